@@ -1,0 +1,34 @@
+# make demo   install, train on solar cells, show the broken ones (about ten minutes on two cores)
+# make test   install and run the tests
+# make lint   style and types
+# make bench  speed against PyTorch
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.installed
+	$(BIN)/python -m experiments.solar_cells
+
+test: $(VENV)/test.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/test.installed
+	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.train_step
+
+# Installed again whenever the requirements change.
+$(VENV)/%.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,181 @@
+"""EfficientNet-B0..B7 and lite0..lite4 (Tan & Le 2019, https://arxiv.org/abs/1905.11946).
+
+Computes what the PyTorch packages efficientnet-pytorch and efficientnet-lite-pytorch compute in
+evaluation, with their checkpoints' weights, and returns the feature maps that ADTR takes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from adtr_jax.backbones.convolution import ConvNorm, Dense, Padding, relu6, swish
+from adtr_jax.backbones.scaling import Scaling
+
+CLASSES = 1000
+# ImageNet's mean and standard deviation, RGB on [0, 1].
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Table 1 of the paper: blocks, kernel size, stride of the first block, expansion, channels.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """The settled sizes of one block."""
+
+    size: int
+    stride: int
+    expansion: int
+    inputs: int
+    outputs: int
+    padding: Padding
+
+
+class MBConv(nnx.Module):
+    """Mobile inverted bottleneck: expand, depthwise, squeeze-and-excitation, project, residual."""
+
+    def __init__(self, shape: BlockShape, lite: bool, *, rngs: nnx.Rngs):
+        activation = relu6 if lite else swish
+        width = shape.inputs * shape.expansion
+        self.residual = shape.stride == 1 and shape.inputs == shape.outputs
+        self.expand = (
+            ConvNorm(shape.inputs, width, activation=activation, rngs=rngs)
+            if shape.expansion != 1
+            else None
+        )
+        self.depthwise = ConvNorm(
+            width,
+            width,
+            shape.size,
+            stride=shape.stride,
+            padding=shape.padding,
+            depthwise=True,
+            activation=activation,
+            rngs=rngs,
+        )
+        # The squeezed width is a quarter of the block's input, not of the expanded one.
+        squeezed = max(1, shape.inputs // 4)
+        self.squeeze = None if lite else Dense(width, squeezed, rngs=rngs)
+        self.excite = None if lite else Dense(squeezed, width, rngs=rngs)
+        self.project = ConvNorm(width, shape.outputs, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """The block's raw output: no activation after the projection or the residual."""
+        y = x if self.expand is None else self.expand(x)
+        y = self.depthwise(y)
+        if self.squeeze is not None and self.excite is not None:
+            gate = self.excite(swish(self.squeeze(y.mean(axis=(1, 2)))))
+            y = y * jax.nn.sigmoid(gate)[:, None, None, :]
+        y = self.project(y)
+        return x + y if self.residual else y
+
+
+class EfficientNet(nnx.Module):
+    """A network of the family, frozen: BatchNorm uses its running statistics.
+
+    Attributes:
+        taps: indices of the five blocks whose outputs are returned: the last before each halving
+            of the resolution, and the last.
+        channels: their channels; the strides are 2, 4, 8, 16 and 32.
+    """
+
+    def __init__(self, scaling: Scaling, *, rngs: nnx.Rngs):
+        self.lite = scaling.lite
+        activation = relu6 if scaling.lite else swish
+        stem, shapes, head = _layout(scaling)
+        halved = (i for i, shape in enumerate(shapes[1:]) if shape.stride == 2)
+        self.taps = (*halved, len(shapes) - 1)
+        self.channels = tuple(shapes[i].outputs for i in self.taps)
+        self.stem = ConvNorm(
+            3,
+            stem,
+            3,
+            stride=2,
+            padding=same_padding(scaling.image_size, 3, 2),
+            activation=activation,
+            rngs=rngs,
+        )
+        self.blocks = nnx.List([MBConv(shape, scaling.lite, rngs=rngs) for shape in shapes])
+        self.head = ConvNorm(shapes[-1].outputs, head, activation=activation, rngs=rngs)
+        self.classifier = Dense(head, CLASSES, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """Logits and taps of normalised images, in the images' dtype.
+
+        Under `jax.jit` a caller that drops the logits does not pay for them.
+
+        Args:
+            images: RGB as `normalise` returns it, of any size from 32 x 32.
+
+        Returns:
+            The logits of ImageNet's classes, and five maps [b, h/s, w/s, channels[i]] at strides
+            s = 2, 4, 8, 16, 32: raw block outputs, without further BatchNorm or activation.
+        """
+        x = self.stem(images)
+        taps = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.taps:
+                taps.append(x)
+        pooled = self.head(x).mean(axis=(1, 2))
+        return self.classifier(pooled), tuple(taps)
+
+    def normalise(
+        self, pixels: UInt8[Array | np.ndarray, "b h w 3"] | Float[Array | np.ndarray, "b h w 3"]
+    ) -> Float[Array, "b h w 3"]:
+        """RGB values in 0..255 -> float32 images as the checkpoint was trained on.
+
+        B0..B7: ImageNet's mean and standard deviation on [0, 1]; lite: (x - 127) / 128.
+        """
+        x = jnp.asarray(pixels, jnp.float32)
+        if self.lite:
+            return (x - 127) / 128
+        return (x / 255 - jnp.array(MEAN)) / jnp.array(STD)
+
+
+def same_padding(side: int, size: int, stride: int) -> Padding:
+    """TensorFlow's SAME padding, before and after, for an input of `side` pixels.
+
+    The reference networks settle it at their native size and keep it for images of every size.
+    """
+    total = max((math.ceil(side / stride) - 1) * stride + size - side, 0)
+    return total // 2, total - total // 2
+
+
+def _layout(scaling: Scaling) -> tuple[int, list[BlockShape], int]:
+    """Channels of the stem, every block, channels of the head."""
+    lite = scaling.lite
+    stem, head = (32, 1280) if lite else (_channels(32, scaling), _channels(1280, scaling))
+    shapes: list[BlockShape] = []
+    side, inputs = math.ceil(scaling.image_size / 2), stem
+    for index, (blocks, size, stage_stride, expansion, outputs) in enumerate(STAGES):
+        fixed = lite and index in (0, len(STAGES) - 1)
+        for i in range(blocks if fixed else math.ceil(blocks * scaling.depth)):
+            stride = stage_stride if i == 0 else 1
+            padding = same_padding(side, size, stride)
+            width = _channels(outputs, scaling)
+            shapes.append(BlockShape(size, stride, expansion, inputs, width, padding))
+            side, inputs = math.ceil(side / stride), width
+    return stem, shapes, head
+
+
+def _channels(baseline: int, scaling: Scaling) -> int:
+    """Scaled channels: the nearest multiple of 8, at least 8 and at least 90 % of the exact."""
+    exact = baseline * scaling.width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded

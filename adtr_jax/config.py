@@ -1,0 +1,82 @@
+"""The settings of a run: one frozen dataclass, checked when it is made."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from adtr_jax.backbones import NAMES
+from adtr_jax.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train and score; the defaults are the paper's for MVTec-AD (Section 4.2)."""
+
+    backbone: str = "efficientnet-b4"
+    """The frozen ImageNet network: efficientnet-b0..b7 or efficientnet-lite0..lite4."""
+    layers: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Which of the backbone's five layers (strides 2, 4, 8, 16, 32) are reconstructed."""
+    standardise: bool = False
+    """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
+    image_size: int = 256
+    """Side s of the images, in pixels; 512 gives 32 x 32 tokens (Appendix A)."""
+    token_stride: int = 16
+    """Pixels a token: the feature maps are s / token_stride on a side."""
+    epochs: int = 500
+    """Passes over the normal training images."""
+    batch_size: int = 16
+    """Images a step, over all devices."""
+    learning_rate: float = 1e-4
+    """AdamW's; falls tenfold after four fifths of the epochs, or as `schedule` says."""
+    schedule: Literal["step", "cosine"] = "step"
+    """step: the paper's. cosine: a short warm-up, then falling to zero."""
+    weight_decay: float = 1e-4
+    """AdamW's decoupled weight decay."""
+    dropout: float = 0.1
+    """Probability, in attention weights and FFN, in training only."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and optimiser stay float32."""
+    image_score: Literal["pooled_max", "max", "mean"] = "pooled_max"
+    """How a score map becomes the image's score."""
+    seed: int = 0
+    """Of the parameters, the order of the images and the dropout."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError where a value makes no sense."""
+        if self.backbone not in NAMES:
+            raise InputError(
+                f"--backbone={self.backbone} is not known{nearest(self.backbone, NAMES)}"
+            )
+        for name in ("image_size", "token_stride", "epochs", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name}={getattr(self, name)} must be greater than 0")
+        if self.image_size % self.token_stride or self.image_size < 32:
+            raise InputError(
+                f"--image_size={self.image_size} must be at least 32 and a multiple of "
+                f"--token_stride={self.token_stride}"
+            )
+        if not self.layers or list(self.layers) != sorted(set(self.layers) & {1, 2, 3, 4, 5}):
+            raise InputError(
+                f"--layers {' '.join(map(str, self.layers))} must be numbers from 1 to 5, rising"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
+        if self.weight_decay < 0 or self.seed < 0:
+            raise InputError("--weight_decay and --seed must not be negative")
+
+    @property
+    def tokens_per_side(self) -> int:
+        """h = w, the side of the feature maps."""
+        return self.image_size // self.token_stride
+
+
+PAPER = Settings()
+FAST = dataclasses.replace(
+    PAPER,
+    layers=(2, 3, 4),
+    standardise=True,
+    epochs=15,
+    learning_rate=5e-4,
+    schedule="cosine",
+    dropout=0.0,
+)

@@ -1,0 +1,10 @@
+"""Images and masks: where they lie (`folders`, `mvtec_ad`, `solar_cells`) and how they are read.
+
+A reader returns a `Category` of `Sample`s, which name files and hold no pixels; `images` turns
+samples into arrays. Nothing here imports JAX, and TFDS is imported only when it is used.
+"""
+
+from adtr_jax.data.images import load_images, load_masks
+from adtr_jax.data.samples import Category, File, Sample
+
+__all__ = ["Category", "File", "Sample", "load_images", "load_masks"]

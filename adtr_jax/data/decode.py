@@ -1,0 +1,140 @@
+"""One encoded file -> pixels: 8-bit colour or grey for an image, booleans for a mask.
+
+Pictures are turned upright as their EXIF orientation says (Pillow does so for TIFF by itself), as
+every viewer shows them and as masks are drawn on them. Of several frames or pages the first counts.
+"""
+
+import io
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+from PIL.ExifTags import Base as ExifTag
+
+from adtr_jax.data.samples import File
+from adtr_jax.errors import InputError
+
+# Only these of Pillow's decoders see a user's file, whatever its name says.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(file: File) -> Image.Image:
+    """Decode an image to mode "RGB", or "L" if it is grey, with 8 bits a channel.
+
+    16-bit grey is scaled by 255/65535, so a camera's 12 bits in a 16-bit file come out dark: scale
+    such images up before. Transparent pixels are blended with black, for what an editor leaves
+    below a transparent background is arbitrary.
+
+    Raises:
+        InputError: if the file cannot be read or decoded, is too large for Pillow's limit, or
+            holds 32-bit integers or floats, whose range is unknown.
+    """
+    image = _decode(file)
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{file} holds 32-bit values, whose range is unknown: convert it to 8 or 16 bits"
+        )
+    if image.has_transparency_data:
+        colour = _convert(image, "RGBA", file)
+        black = Image.new("RGBA", colour.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, colour).convert("RGB")
+    return image if image.mode == "L" else _convert(image, "RGB", file)
+
+
+def decode_mask(file: File) -> Bool[np.ndarray, "h w"]:
+    """Decode a mask: True where any colour channel is above 0 and the pixel is not transparent.
+
+    In a JPEG file, where compression smears small values around every edge, the limit is 127.
+
+    Raises:
+        InputError: as `decode_image` does, except for 32-bit values; and if no pixel is marked.
+    """
+    image = _decode(file)
+    limit = 127 if image.format == "JPEG" else 0
+    if image.mode.startswith("I") or image.mode in ("1", "L", "F"):
+        marked = np.asarray(image) > limit
+    else:
+        rgba = np.asarray(_convert(image, "RGBA", file))
+        marked = (rgba[..., :3] > limit).any(-1) & (rgba[..., 3] > 0)
+    if not marked.any():
+        raise InputError(f"{file} marks no pixel: draw the defect in white, or move the image")
+    return marked
+
+
+def upright_size(file: File) -> tuple[int, int]:
+    """Return width and height of the decoded image from the file's header alone.
+
+    Raises:
+        InputError: if the header cannot be read.
+    """
+    with _open(file) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def _decode(file: File) -> Image.Image:
+    with _open(file) as opened:
+        orientation = _orientation(opened)
+        try:
+            opened.load()
+        except Exception as error:  # on corrupt bytes Pillow's decoders raise almost any type
+            raise _corrupt(file, error) from error
+        image: Image.Image = opened
+        if orientation in _UPRIGHT:
+            image = opened.transpose(_UPRIGHT[orientation])
+            image.format = opened.format
+        return image
+
+
+def _open(file: File) -> Image.Image:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    if not data:
+        raise InputError(f"{file} is empty: replace it or remove it")
+    try:
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        reason = str(error).split(",")[0]
+        raise InputError(f"{file} is too large ({reason}): cut it or scale it down") from error
+    except Exception as error:  # as in _decode
+        raise _corrupt(file, error) from error
+
+
+def _corrupt(file: File, error: Exception) -> InputError:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return InputError(f"{file} is not a png, jpg, bmp, tif or webp image: replace or remove it")
+    reason = " ".join(str(error).split())
+    return InputError(f"{file} is corrupt ({reason}): replace it or remove it")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, without decoding the pixels."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFF upright, and reports the upright size
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # getexif() would decode the file to look behind the pixels
+    return int(image.getexif().get(ExifTag.Orientation, 1))
+
+
+def _convert(image: Image.Image, mode: str, file: File) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise InputError(
+            f"{file} has the colour mode {image.mode}, which cannot be converted: save it as RGB"
+        ) from error

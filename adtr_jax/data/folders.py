@@ -1,0 +1,103 @@
+"""Folders in MVTec layout (see `layout`), one folder a category."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from adtr_jax.data.layout import TOP_FOLDERS, Entry, arrange
+from adtr_jax.data.samples import GOOD, Category, Sample
+from adtr_jax.data.unknown import unknown_category
+from adtr_jax.errors import InputError
+
+
+def categories(root: Path) -> list[str]:
+    """Return the sorted names of the folders in `root` that hold a train/good.
+
+    Raises:
+        InputError: if `root` does not exist, is not a folder, is itself a category, or holds none.
+    """
+    root = root.expanduser()
+    if not root.exists():
+        raise InputError(f"{root} does not exist: give the folder that holds the categories")
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: give the folder that holds the categories")
+    if _is_category(root):
+        absolute = root.resolve()
+        raise InputError(
+            f"{root} is itself a category: give the folder above it, "
+            f"--data={absolute.parent} --category={absolute.name}"
+        )
+    found = _categories_in(root)
+    if not found:
+        below = [child for child in _folders_in(root) if _categories_in(child)]
+        hint = f"use {below[0]}, which does" if below else "a category has images in train/good"
+        raise InputError(f"{root} holds no category in MVTec layout: {hint}")
+    return found
+
+
+def read_category(root: Path, category: str) -> Category:
+    """List the images and masks of one category; nothing is decoded yet.
+
+    Args:
+        root: The folder that holds the categories.
+        category: The name of one of its folders.
+
+    Raises:
+        InputError: as `categories` and `layout.arrange` do, and if there is no such category.
+    """
+    known = categories(root)
+    folder = root.expanduser() / category
+    if category not in known:
+        if folder in _folders_in(root.expanduser()) and folder.name == category:
+            raise InputError(f"{folder}/train/{GOOD} is missing: put normal images there")
+        raise unknown_category(category, known, str(root))
+    names = [name for top in TOP_FOLDERS for name in _names(folder / top, f"{top}/", depth=2)]
+    train, test = arrange(names, where=folder.as_posix())
+    return Category(
+        category,
+        train=tuple(_sample(folder, entry) for entry in train),
+        test=tuple(_sample(folder, entry) for entry in test),
+    )
+
+
+def _sample(folder: Path, entry: Entry) -> Sample:
+    mask = None if entry.mask is None else folder / entry.mask
+    return Sample(entry.name, folder / entry.name, entry.defect, mask)
+
+
+def _names(folder: Path, prefix: str, depth: int) -> Iterator[str]:
+    """Yield the paths below `folder`, at most `depth` levels: a link to a parent cannot loop."""
+    if not folder.is_dir():
+        return
+    yield prefix
+    for child in _children(folder):
+        if child.is_dir() and depth > 1:
+            yield from _names(child, f"{prefix}{child.name}/", depth - 1)
+        else:
+            yield f"{prefix}{child.name}" + "/" * child.is_dir()
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"cannot list {folder}: {error.strerror}; check the permissions"
+        ) from error
+
+
+def _is_category(folder: Path) -> bool:
+    # Unlike Path.is_dir this says no, too, where access is denied (lost+found on a data disk).
+    return os.path.isdir(folder / "train" / GOOD)
+
+
+def _folders_in(root: Path) -> list[Path]:
+    return [
+        child
+        for child in _children(root)
+        if not child.name.startswith(".") and child.is_dir() and os.access(child, os.R_OK | os.X_OK)
+    ]
+
+
+def _categories_in(root: Path) -> list[str]:
+    return [child.name for child in _folders_in(root) if _is_category(child)]

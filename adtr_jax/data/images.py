@@ -1,0 +1,105 @@
+"""Samples -> arrays of one size, decoded in threads, always in the order of the samples.
+
+Loading is also the check: each file is decoded here and nowhere else, so whoever loads training
+images, test images and masks before training knows that every file is sound.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from adtr_jax.data.decode import decode_image, decode_mask, upright_size
+from adtr_jax.data.samples import Sample
+from adtr_jax.errors import InputError
+
+_Result = TypeVar("_Result")
+
+
+def load_images(
+    samples: Sequence[Sample], size: int, *, progress: bool = False
+) -> UInt8[np.ndarray, "n {size} {size} 3"]:
+    """Read the images as RGB, resized to `size` x `size` by Pillow's bilinear filter.
+
+    The filter is Pillow's, which averages over the pixels it shrinks. The aspect ratio is not kept.
+
+    Args:
+        samples: n samples.
+        size: Side s of the result in pixels.
+        progress: Whether to show a progress bar on standard error.
+
+    Returns:
+        Values 0 to 255.
+
+    Raises:
+        InputError: the first file, in the order of `samples`, that `decode_image` refuses.
+    """
+
+    def load(sample: Sample) -> UInt8[np.ndarray, "s s 3"]:
+        image = decode_image(sample.image)
+        resized = image.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(resized.convert("RGB"))
+
+    images = np.empty((len(samples), size, size, 3), np.uint8)
+    for index, image in enumerate(_in_threads(load, samples, "image", progress)):
+        images[index] = image
+    return images
+
+
+def load_masks(
+    samples: Sequence[Sample], size: int, *, progress: bool = False
+) -> Bool[np.ndarray, "n {size} {size}"]:
+    """Read the masks, resized to `size` x `size` by nearest neighbour; True is anomalous.
+
+    Args:
+        samples: n samples. The anomalous ones must have a mask (`Category.has_masks`).
+        size: Side s of the result in pixels.
+        progress: Whether to show a progress bar on standard error.
+
+    Returns:
+        All False for a normal sample.
+
+    Raises:
+        InputError: the first file, in the order of `samples`, that `decode_mask` refuses, or whose
+            size differs from its image's; or an anomalous sample without a mask.
+    """
+
+    def load(sample: Sample) -> Bool[np.ndarray, "s s"]:
+        if sample.mask is None:
+            raise InputError(f"{sample.image} is anomalous and has no mask: add one")
+        marked = decode_mask(sample.mask)
+        height, width = marked.shape
+        expected = upright_size(sample.image)
+        if (width, height) != expected:
+            raise InputError(
+                f"{sample.mask} is {width} x {height} pixels, but its image {sample.image} is "
+                f"{expected[0]} x {expected[1]}: draw the mask at the image's size"
+            )
+        resized = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
+        return np.asarray(resized)
+
+    masks = np.zeros((len(samples), size, size), bool)
+    anomalous = [index for index, sample in enumerate(samples) if sample.label]
+    drawn = _in_threads(load, [samples[index] for index in anomalous], "mask", progress)
+    for index, mask in zip(anomalous, drawn, strict=True):
+        masks[index] = mask
+    return masks
+
+
+def _in_threads(
+    load: Callable[[Sample], _Result], samples: Sequence[Sample], noun: str, progress: bool
+) -> Iterator[_Result]:
+    """Yield `load(sample)` in order; Pillow decodes and resizes without holding the GIL."""
+    pool = ThreadPoolExecutor()
+    try:
+        results = pool.map(load, samples)
+        yield from tqdm(
+            results, f"Reading {noun}s", len(samples), unit=noun, disable=not progress, leave=False
+        )
+    finally:
+        # After an error or Ctrl-C the rest need not be read.
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,184 @@
+"""The layout of MVTec-AD: which files of a category are images, and which mask belongs to which.
+
+    CATEGORY/train/good/*                           normal images to learn from
+    CATEGORY/test/good/*                            normal images to test on
+    CATEGORY/test/DEFECT/*                          anomalous images, one folder a defect type
+    CATEGORY/ground_truth/DEFECT/STEM_mask.png      the mask of test/DEFECT/STEM.*
+
+Works on names alone, so that folders and archives are read by the same rules.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from adtr_jax.data.samples import GOOD
+from adtr_jax.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+TOP_FOLDERS = ("train", "test", "ground_truth")
+
+# What may lie beside images and is no image. Any other type is an error, for an image of a type
+# that we cannot read must not be left out silently.
+_COMPANIONS = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".db", ".ini")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image: its name and its mask's, relative to the category's folder."""
+
+    name: str
+    defect: str
+    mask: str | None
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The visible content of a category: for each folder its image files and its subfolders."""
+
+    where: str
+    files: dict[str, list[str]]
+    folders: dict[str, list[str]]
+
+    def images(self, folder: str) -> list[str]:
+        """Return the sorted file names in `folder`, which must hold images and nothing else."""
+        place = f"{self.where}/{folder}"
+        if folder not in self.files:
+            raise InputError(f"{place} is missing: a category needs the folder {folder} of images")
+        if self.folders[folder]:
+            raise InputError(
+                f"{place}/{self.folders[folder][0]} is a folder where images were expected: "
+                f"move its images into {place}"
+            )
+        for name in self.files[folder]:
+            if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
+                kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+                raise InputError(
+                    f"{place}/{name} has an unknown file type: convert it ({kinds}) or move it away"
+                )
+        if not self.files[folder]:
+            raise InputError(f"{place} holds no images: put images there, or remove the folder")
+        return self.files[folder]
+
+    def types(self, top: str) -> list[str]:
+        """Return the folders in `top`, which must hold no images of its own."""
+        if self.files.get(top):
+            raise InputError(
+                f"{self.where}/{top}/{self.files[top][0]} lies directly in {top}: "
+                "move it into one of the folders there"
+            )
+        return self.folders.get(top, [])
+
+
+def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]:
+    """Sort a category's files into training and test images, and pair the masks.
+
+    Args:
+        names: Paths relative to the category's folder, with "/" separators; a folder's path ends
+            with "/". Hidden files and text files are ignored.
+        where: The category's folder, for the messages.
+
+    Returns:
+        The entries of train/good and those of test, each sorted by name. Normal images have no
+        mask, even where ground_truth/good exists. Without any mask at all every mask is None.
+
+    Raises:
+        InputError: if a folder is missing or empty, a file is of an unknown type or out of place,
+            a mask has no image, an image has two masks, or some anomalous images have a mask and
+            others have none.
+    """
+    listing = _list(names, where)
+    listing.types("train")
+    train = [Entry(f"train/{GOOD}/{n}", GOOD, None) for n in listing.images(f"train/{GOOD}")]
+    if "test" not in listing.files:
+        raise InputError(f"{where}/test is missing: put test images into test/good and test/DEFECT")
+    defects = listing.types("test")
+    images = {defect: listing.images(f"test/{defect}") for defect in defects}
+    if GOOD not in images:
+        raise InputError(f"{where}/test/{GOOD} is missing: the test needs normal images")
+    if len(images) == 1:
+        raise InputError(
+            f"{where}/test holds no anomalous images: put them into test/DEFECT, for a score "
+            "that tells normal from anomalous needs both"
+        )
+    masks = _pair_all(listing, images)
+    test = [
+        Entry(f"test/{defect}/{name}", defect, masks.get(f"{defect}/{name}"))
+        for defect in defects
+        for name in images[defect]
+    ]
+    return train, test
+
+
+def _list(names: Iterable[str], where: str) -> _Listing:
+    listing = _Listing(where, {}, {})
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if any(part.startswith(".") for part in path.parts):
+            continue
+        above = path.parts if name.endswith("/") else path.parts[:-1]
+        for depth in range(1, len(above) + 1):
+            folder = "/".join(above[:depth])
+            listing.files.setdefault(folder, [])
+            subfolders = listing.folders.setdefault(folder, [])
+            if above[depth:] and above[depth] not in subfolders:
+                subfolders.append(above[depth])
+        if not name.endswith("/") and path.suffix.lower() not in _COMPANIONS:
+            listing.files["/".join(above)].append(path.name)
+    return listing
+
+
+def _pair_all(listing: _Listing, images: dict[str, list[str]]) -> dict[str, str]:
+    """Return {"DEFECT/image file": "ground_truth/DEFECT/mask file"}, complete or empty."""
+    pairs: dict[str, str] = {}
+    for defect in listing.types("ground_truth"):
+        if defect == GOOD:
+            continue
+        masks = listing.images(f"ground_truth/{defect}")
+        if defect not in images:
+            raise InputError(
+                f"{listing.where}/ground_truth/{defect}/{masks[0]} is a mask without an image: "
+                f"there is no folder {listing.where}/test/{defect}"
+            )
+        pairs |= _pair(defect, images[defect], masks, listing.where)
+    if not pairs:
+        return {}
+    for defect, files in images.items():
+        for name in files:
+            if defect != GOOD and f"{defect}/{name}" not in pairs:
+                stem = PurePosixPath(name).stem
+                raise InputError(
+                    f"{listing.where}/test/{defect}/{name} has no mask while other images have: "
+                    f"add ground_truth/{defect}/{stem}_mask.png, or remove the image"
+                )
+    return pairs
+
+
+def _pair(defect: str, images: list[str], masks: list[str], where: str) -> dict[str, str]:
+    by_stem: dict[str, str] = {}
+    for name in images:
+        stem = PurePosixPath(name).stem
+        if stem in by_stem:
+            raise InputError(
+                f"{where}/test/{defect}/{name} and {by_stem[stem]} differ only in their ending, so "
+                "masks cannot be told apart: rename one of them and its mask"
+            )
+        by_stem[stem] = name
+    pairs: dict[str, str] = {}
+    for mask in masks:
+        stem = PurePosixPath(mask).stem
+        short = stem.removesuffix("_mask")
+        image = by_stem.get(short) or by_stem.get(stem)
+        if image is None:
+            raise InputError(
+                f"{where}/ground_truth/{defect}/{mask} is a mask without an image: there is no "
+                f"{short} in {where}/test/{defect}"
+            )
+        key = f"{defect}/{image}"
+        if key in pairs:
+            raise InputError(
+                f"{where}/test/{key} has two masks, {PurePosixPath(pairs[key]).name} and {mask}: "
+                "keep one of them"
+            )
+        pairs[key] = f"ground_truth/{defect}/{mask}"
+    return pairs

@@ -1,0 +1,62 @@
+"""What a data set consists of: samples, and the categories that group them."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+GOOD = "good"
+
+
+@runtime_checkable
+class File(Protocol):
+    """An encoded image: a `pathlib.Path`, or a record of a prepared data set.
+
+    `str(file)` names it in error messages.
+    """
+
+    def read_bytes(self) -> bytes:
+        """Return the encoded bytes; may raise OSError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a category, not yet read.
+
+    Attributes:
+        name: Path relative to the category's folder, with "/" separators: "test/crack/003.png".
+        image: The encoded image.
+        defect: "good" for a normal image, else the name of the defect type's folder.
+        mask: The encoded ground truth, or None if there is none at hand. Always None for a normal
+            image, whose mask is zero everywhere.
+    """
+
+    name: str
+    image: File
+    defect: str
+    mask: File | None = None
+
+    @property
+    def label(self) -> int:
+        """0 for a normal image, 1 for an anomalous one."""
+        return int(self.defect != GOOD)
+
+
+@dataclass(frozen=True)
+class Category:
+    """The images that one model is trained on, and those it is tested on.
+
+    Attributes:
+        name: The category's name: "grid".
+        train: Normal images, sorted by name.
+        test: Normal and anomalous images, sorted by name.
+    """
+
+    name: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every anomalous test image has a mask, and there is at least one."""
+        anomalous = [sample for sample in self.test if sample.label]
+        return bool(anomalous) and all(sample.mask is not None for sample in anomalous)

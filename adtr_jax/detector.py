@@ -1,0 +1,99 @@
+"""The whole chain of a trained model: image -> features -> reconstruction -> score map, score."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8, UInt32
+
+from adtr_jax import losses
+from adtr_jax.backbones.efficientnet import EfficientNet
+from adtr_jax.config import Settings
+from adtr_jax.features import Statistics, channels, extract
+from adtr_jax.files import from_tensors, read_safetensors, to_tensors, write_atomically
+from adtr_jax.models.adtr import ADTR
+from adtr_jax.scoring import image_score, score_map
+from adtr_jax.sharding import in_batches
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A frozen backbone and an ADTR; the parameters are held apart, as pure functions want them."""
+
+    backbone: EfficientNet
+    settings: Settings
+    statistics: Statistics
+    graph: nnx.GraphDef
+    params: nnx.State
+
+    @classmethod
+    def create(
+        cls, backbone: EfficientNet, settings: Settings, statistics: Statistics
+    ) -> "Detector":
+        """A detector with fresh parameters, drawn from the settings' seed."""
+        model = ADTR(
+            channels(backbone, settings.layers),
+            settings.tokens_per_side**2,
+            rate=settings.dropout,
+            dtype=jnp.dtype(settings.dtype),
+            rngs=nnx.Rngs(settings.seed),
+        )
+        graph, params = nnx.split(model)
+        return cls(backbone, settings, statistics, graph, params)
+
+    def loss(
+        self, params: nnx.State, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"]
+    ) -> Float[Array, "b"]:
+        """Eq. 1 for every image of a part of the batch, with dropout drawn from `seed`."""
+        return losses.normal(f, nnx.merge(self.graph, params)(f, seed))
+
+    def score(
+        self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh
+    ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
+        """The score maps and the image scores of RGB images in 0..255; larger: more anomalous."""
+        backbone_graph, backbone_state = nnx.split(self.backbone)
+        settings = self.settings
+
+        def function(state: Any, pixels: Array) -> tuple[Array, Array]:
+            backbone_state, params, statistics = state
+            backbone = nnx.merge(backbone_graph, backbone_state)
+            f = statistics.standardise(extract(backbone, pixels, settings))
+            f_hat = nnx.merge(self.graph, params)(f)
+            maps = score_map(f, f_hat, settings.image_size)
+            return maps, image_score(maps, settings.image_score)
+
+        state = (backbone_state, self.params, self.statistics)
+        maps, scores = in_batches(function, state, images, mesh, settings.batch_size, "scores")
+        return maps, scores
+
+    def save(self, path: Path) -> None:
+        """Writes parameters, statistics and, in the header, the settings to a safetensors file."""
+        header = {"settings": json.dumps(dataclasses.asdict(self.settings))}
+        tensors = to_tensors(self._state())
+        write_atomically(path, safetensors.numpy.save(tensors, metadata=header))
+
+    def load(self, path: Path) -> "Detector":
+        """This detector with the parameters and statistics that `save` wrote to `path`.
+
+        Raises:
+            InputError: a missing or damaged file, or one of another model.
+        """
+        remedy = "train again with --retrain"
+        tensors, _ = read_safetensors(path, remedy)
+        state = from_tensors(tensors, self._state(), str(path), remedy)
+        statistics = Statistics(**{k: np.asarray(v[...]) for k, v in state["statistics"].items()})
+        return dataclasses.replace(self, statistics=statistics, params=state["model"])
+
+    def _state(self) -> nnx.State:
+        """All arrays of the file."""
+        statistics = {
+            k: nnx.BatchStat(jnp.asarray(v)) for k, v in self.statistics._asdict().items()
+        }
+        return nnx.State({"model": self.params, "statistics": statistics})

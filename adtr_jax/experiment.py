@@ -1,0 +1,134 @@
+"""One category from images to results: train, score, measure, and write everything to a folder."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import UInt8
+
+from adtr_jax import backbones, features, figures, metrics, report, train
+from adtr_jax.backbones.efficientnet import EfficientNet
+from adtr_jax.config import Settings
+from adtr_jax.data.images import load_images, load_masks
+from adtr_jax.data.samples import Category
+from adtr_jax.detector import Detector
+from adtr_jax.errors import InputError
+from adtr_jax.files import write_atomically
+from adtr_jax.sharding import device_mesh
+
+
+def run(
+    category: Category, settings: Settings, weights: Path, directory: Path, *, retrain: bool = False
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Trains on a category's normal images, tests on its test images, and writes the results.
+
+    Everything is read and checked before anything is trained. A run that was stopped goes on; a
+    finished one is only evaluated again.
+
+    Args:
+        category: the images.
+        settings: how to train and score.
+        weights: the folder of converted backbone weights.
+        directory: gets `settings.json`, `checkpoints/`, `log.jsonl`, `tensorboard/`,
+            `model.safetensors`, `metrics.json`, `scores.csv`, `timings.json` and `pictures/`.
+        retrain: forget what the directory holds, and train from the start.
+
+    Returns:
+        The metrics, and the seconds that each stage took.
+
+    Raises:
+        InputError: bad images or masks, missing or damaged weights, or a directory that holds a
+            run with other settings or images.
+        Stopped: on Ctrl-C, after saving.
+    """
+    timings: dict[str, float] = {}
+    mesh = device_mesh()
+    with _timed(timings, "reading images"):
+        size = settings.image_size
+        images = load_images(category.train, size, progress=True)
+        test_images = load_images(category.test, size, progress=True)
+        masks = load_masks(category.test, size, progress=True) if category.has_masks else None
+    backbone = backbones.load(settings.backbone, weights)
+    _claim(directory, settings, images, retrain=retrain)
+    detector = _trained(backbone, images, settings, mesh, directory, category.name, timings)
+    with _timed(timings, "scoring"):
+        maps, scores = detector.score(test_images, mesh)
+    with _timed(timings, "metrics"):
+        labels = np.array([sample.label for sample in category.test])
+        values = metrics.evaluate(scores, labels, maps, masks)
+    with _timed(timings, "pictures"):
+        rows = [
+            report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
+            for sample, score in zip(category.test, scores, strict=True)
+        ]
+        report.write(directory, values, rows)
+        figures.save_pictures(directory / "pictures", test_images, maps, masks, rows)
+    write_atomically(directory / "timings.json", json.dumps(timings, indent=2) + "\n")
+    return values, timings
+
+
+def _trained(
+    backbone: EfficientNet,
+    images: UInt8[np.ndarray, "n s s 3"],
+    settings: Settings,
+    mesh: Mesh,
+    directory: Path,
+    label: str,
+    timings: dict[str, float],
+) -> Detector:
+    """The detector of a finished run, or of the run that is now started or goes on."""
+    file = directory / "model.safetensors"
+    if file.exists():
+        width = features.channels(backbone, settings.layers)
+        blank = features.Statistics(np.zeros(width, np.float32), np.ones(width, np.float32))
+        return Detector.create(backbone, settings, blank).load(file)
+    with _timed(timings, "features"):
+        cached = features.compute(backbone, images, settings, mesh)
+        statistics = features.statistics(cached, settings.standardise)
+        cached = statistics.standardise(cached)
+    with _timed(timings, "training"):
+        detector = Detector.create(backbone, settings, statistics)
+        params = train.fit(detector.loss, detector.params, cached, settings, mesh, directory, label)
+    detector = dataclasses.replace(detector, params=params)
+    detector.save(file)
+    return detector
+
+
+def _claim(
+    directory: Path, settings: Settings, images: UInt8[np.ndarray, "..."], *, retrain: bool
+) -> None:
+    """Makes the directory this run's own, or checks that it is; `retrain` empties it first."""
+    run = dataclasses.asdict(settings) | {
+        "layers": list(settings.layers),
+        "training_images": hashlib.sha256(images.tobytes()).hexdigest(),
+    }
+    file = directory / "settings.json"
+    if retrain and file.exists():
+        shutil.rmtree(directory)
+    if file.exists():
+        try:
+            held = json.loads(file.read_text())
+        except ValueError:
+            held = {}
+        changed = sorted(key for key in run if held.get(key) != run[key])
+        if changed:
+            was = ", ".join(f"{key} was {held.get(key)}, is now {run[key]}" for key in changed)
+            raise InputError(
+                f"{directory}: holds a run of other settings or images ({was}); "
+                "choose another folder with --out=DIR, or replace it with --retrain"
+            )
+    write_atomically(file, json.dumps(run, indent=2) + "\n")
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[stage] = round(time.perf_counter() - start, 2)

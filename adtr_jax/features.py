@@ -1,0 +1,73 @@
+"""Multi-scale features of the frozen backbone: taps -> resize, concatenate -> [b h w c]."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from adtr_jax.backbones.efficientnet import EfficientNet
+from adtr_jax.config import Settings
+from adtr_jax.resize import resize
+from adtr_jax.sharding import in_batches
+
+
+def extract(
+    backbone: EfficientNet, pixels: UInt8[Array, "b s s 3"], settings: Settings
+) -> Float[Array, "b h w c"]:
+    """The chosen layers' maps, resized to h x w (align_corners=True), concatenated in order.
+
+    Args:
+        backbone: the frozen network.
+        pixels: RGB in 0..255.
+        settings: says which `layers` (1..5), h = w = `tokens_per_side`, and the compute `dtype`.
+    """
+    _, taps = backbone(backbone.normalise(pixels).astype(settings.dtype))
+    side = settings.tokens_per_side
+    maps = [resize(taps[i - 1].astype(jnp.float32), side, side) for i in settings.layers]
+    return jnp.concatenate(maps, axis=-1)
+
+
+def compute(
+    backbone: EfficientNet, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
+) -> Float[np.ndarray, "n h w c"]:
+    """The features of all images, on the host: computed once, since nothing before them is trained."""
+    graph, state = nnx.split(backbone)
+
+    def function(state: nnx.State, pixels: Array) -> tuple[Array]:
+        return (extract(nnx.merge(graph, state), pixels, settings),)
+
+    return in_batches(function, state, images, mesh, settings.batch_size, "features")[0]
+
+
+class Statistics(NamedTuple):
+    """Mean and spread of every feature channel over the normal training images."""
+
+    mean: Float[np.ndarray, "c"]
+    std: Float[np.ndarray, "c"]
+
+    def standardise(self, features: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Brings every channel to mean 0 and standard deviation 1 on the training images."""
+        return (features - self.mean) / self.std
+
+
+def statistics(features: Float[np.ndarray, "n h w c"], standardise: bool) -> Statistics:
+    """The statistics of the training features; 0 and 1, which change nothing, if not `standardise`.
+
+    A backbone's channels differ in spread by more than a factor of ten, so that a few of them
+    dominate the raw loss and the raw score.
+    """
+    channels = features.shape[-1]
+    if not standardise:
+        return Statistics(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+    mean = features.mean(axis=(0, 1, 2), dtype=np.float64)
+    std = features.std(axis=(0, 1, 2), dtype=np.float64)
+    return Statistics(mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32))
+
+
+def channels(backbone: EfficientNet, layers: Sequence[int]) -> int:
+    """c, the channels of the chosen layers together."""
+    return sum(backbone.channels[i - 1] for i in layers)

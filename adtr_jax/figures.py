@@ -1,0 +1,298 @@
+"""Pictures of the results, as in Fig. 4 of the ADTR paper. The one file that imports matplotlib.
+
+All pictures of a category share one colour scale, so that a colour means the same score in each of
+them. Figures are built as objects of their own, without pyplot: no global state, no display. Sizes
+are in pixels, and places are counted from the top left corner.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from adtr_jax.report import ScoreRow
+
+COLOURS = matplotlib.colormaps["inferno"]
+# Share of the colour in the score map laid over the grey image.
+OPACITY = 0.65
+# The scale runs between these quantiles of all pixels' scores; what lies outside takes its ends.
+QUANTILES = (0.01, 0.995)
+OUTLINE = (64, 224, 255)  # the ground truth's edge on the score map: no colour of the scale's
+NORMAL, ANOMALOUS = "#3b6fb6", "#d1495b"
+
+DPI = 100
+MARGIN, GAP = 14, 8
+BAR, TICKS = 14, 72  # the colour bar and the room for its ticks and label
+PICTURE_SIDE = 256  # small images are enlarged by a whole factor to at least this side
+OVERVIEW_SIDE = 150
+OVERVIEW_GROUP = 3  # images of a kind on the overview
+
+RGB = UInt8[np.ndarray, "s s 3"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The colour scale of one category: the scores of its first and its last colour."""
+
+    low: float
+    high: float
+
+    @property
+    def norm(self) -> Normalize:
+        """Scores to [0, 1]."""
+        return Normalize(self.low, self.high, clip=True)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is shown of one category: its test images and what was found in them.
+
+    Attributes:
+        images: RGB in [0, 255].
+        score_maps: higher is more anomalous.
+        masks: the ground truth; without it there are two panels an image instead of three.
+        rows: what was found about each image as a whole.
+
+    Raises:
+        ValueError: arrays or rows that are not of one length.
+    """
+
+    images: UInt8[np.ndarray, "n s s 3"]
+    score_maps: Float[np.ndarray, "n s s"]
+    masks: Bool[np.ndarray, "n s s"] | None
+    rows: Sequence[ScoreRow]
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.images), len(self.score_maps), len(self.rows)]
+        lengths += [] if self.masks is None else [len(self.masks)]
+        if len(set(lengths)) != 1:
+            raise ValueError(f"images, score maps, rows and masks differ in number: {lengths}")
+
+    @cached_property
+    def scale(self) -> Scale:
+        """The one scale of all score maps, by `QUANTILES`."""
+        low, high = (float(q) for q in np.quantile(self.score_maps, QUANTILES))
+        return Scale(low, high if high > low else low + 1.0)
+
+    @property
+    def captions(self) -> list[str]:
+        """What the panels are."""
+        middle = [] if self.masks is None else ["ground truth"]
+        return ["image", *middle, "score map"]
+
+    def panels(self, i: int) -> list[RGB]:
+        """What is shown of image i, in the order of `captions`.
+
+        The score map lies over the grey image, with the edge of the ground truth drawn on it.
+        """
+        heat = overlay(self.images[i], self.score_maps[i], self.scale)
+        if self.masks is None:
+            return [self.images[i], heat]
+        mask = self.masks[i]
+        heat[ndimage.binary_dilation(mask) & ~mask] = OUTLINE
+        return [self.images[i], np.repeat(mask[..., None] * np.uint8(255), 3, axis=-1), heat]
+
+
+def save_pictures(directory: Path, findings: Findings) -> list[Path]:
+    """One picture a test image: image, ground truth, score map, colour bar and score.
+
+    Args:
+        directory: made if need be.
+        findings: what to show; images smaller than 256 are enlarged by a whole factor.
+
+    Returns:
+        The files in the order of the images, named by `picture_names`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    factor = -(-PICTURE_SIDE // findings.images.shape[1])
+    frame, corners = _picture_frame(findings, findings.images.shape[1] * factor)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 15)
+    paths = [directory / name for name in picture_names(findings.rows)]
+    for i, (row, path) in enumerate(zip(findings.rows, paths, strict=True)):
+        picture = frame.copy()
+        for panel, corner in zip(findings.panels(i), corners, strict=True):
+            enlarged = panel.repeat(factor, axis=0).repeat(factor, axis=1)
+            picture.paste(Image.fromarray(enlarged), corner)
+        title = _title(row, picture.width // 9)
+        ImageDraw.Draw(picture).text((MARGIN, 8), title, fill="black", font=font)
+        picture.save(path, compress_level=3)  # twice as fast as PIL's 6, and 9 % larger
+    return paths
+
+
+def save_overview(path: Path, findings: Findings) -> None:
+    """A sheet of at most nine test images: those found best, and the hardest ones.
+
+    From left to right the three anomalous images with the highest scores, the three with the
+    lowest, and the three normal images with the highest, each headed by its defect type and its
+    score; from top to bottom as the pictures go from left to right.
+    """
+    groups = _overview_groups(findings.rows)
+    cell, top, left = OVERVIEW_SIDE + 4, 64, 2 * MARGIN
+    right = left + cell * sum(len(group) for group in groups.values()) + GAP * len(groups)
+    height = cell * len(findings.captions) - 4
+    figure = _figure(right + BAR + TICKS, top + height + MARGIN)
+    for line, caption in enumerate(findings.captions):
+        middle = top + line * cell + OVERVIEW_SIDE // 2
+        _put_text(figure, caption, left - 6, middle, size=8, ha="right", va="center", rotation=90)
+    for heading, group in groups.items():
+        _put_text(figure, heading, left, 20, size=10, weight="bold")
+        for i in group:
+            row = findings.rows[i]
+            text = f"{_cut(row.defect, 20)}\n{row.score:.4g}"
+            _put_text(figure, text, left + OVERVIEW_SIDE // 2, top - 5, size=8, ha="center")
+            for line, panel in enumerate(findings.panels(i)):
+                small = Image.fromarray(panel).resize((OVERVIEW_SIDE, OVERVIEW_SIDE))
+                _put_image(figure, np.asarray(small), left, top + line * cell)
+            left += cell
+        left += GAP
+    _put_colour_bar(figure, right, top, height, findings.scale)
+    _save(figure, path)
+
+
+def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
+    """How the image scores of the normal and of the anomalous images are spread.
+
+    Args:
+        path: the file to write.
+        rows: what was found about each test image.
+        auroc: the image AUROC in [0, 1], for the title.
+    """
+    figure = Figure(figsize=(5.6, 3.2), dpi=DPI, layout="constrained")
+    ax = figure.subplots()
+    edges = np.histogram_bin_edges([row.score for row in rows], bins=30).tolist()
+    for label, name, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
+        scores = [row.score for row in rows if row.label == label]
+        ax.hist(scores, edges, color=colour, alpha=0.65, label=f"{name} ({len(scores)})")
+    ax.set(xlabel="image score", ylabel="images", title=f"image AUROC {100 * auroc:.1f}")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    _save(figure, path)
+
+
+def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
+    """`DEFECT_NAME.png` for each row, by the defect type and the image's file name.
+
+    Characters other than letters, digits, "-", "_" and "." become "_", so that a name is nothing
+    but a name on every file system; no two names are alike, upper and lower case being the same.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for row in rows:
+        stem = re.sub(r"[^\w.-]+", "_", f"{row.defect}_{PurePosixPath(row.path).stem}")
+        stem = stem.lstrip(".-")[:60]  # at most 240 bytes of UTF-8; file systems take 255
+        name, number = stem, 2
+        while name.casefold() in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name.casefold())
+        names.append(f"{name}.png")
+    return names
+
+
+def overlay(image: RGB, score_map: Float[np.ndarray, "s s"], scale: Scale) -> RGB:
+    """The score map in the scale's colours over the grey image."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
+    colour = COLOURS(scale.norm(score_map))[..., :3].astype(np.float32)
+    return np.rint((1 - OPACITY) * grey + OPACITY * 255 * colour).astype(np.uint8)
+
+
+def _picture_frame(findings: Findings, side: int) -> tuple[Image.Image, list[tuple[int, int]]]:
+    """What all pictures have in common, drawn once, and the corners where the panels go."""
+    top = 56
+    corners = [(MARGIN + i * (side + GAP), top) for i in range(len(findings.captions))]
+    right = corners[-1][0] + side + GAP
+    figure = _figure(right + BAR + TICKS, top + side + MARGIN)
+    for caption, (left, _) in zip(findings.captions, corners, strict=True):
+        _put_text(figure, caption, left + side // 2, top - 5, size=9, ha="center")
+    _put_colour_bar(figure, right, top, side, findings.scale)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), corners
+
+
+def _overview_groups(rows: Sequence[ScoreRow]) -> dict[str, list[int]]:
+    """Heading -> indices into rows; no image twice, no empty group."""
+    by_score = sorted(range(len(rows)), key=lambda i: -rows[i].score)
+    anomalous = [i for i in by_score if rows[i].label == 1]
+    groups = {
+        "highest scores": anomalous[:OVERVIEW_GROUP],
+        "hardest anomalies": anomalous[OVERVIEW_GROUP:][-OVERVIEW_GROUP:][::-1],
+        "hardest normal images": [i for i in by_score if rows[i].label == 0][:OVERVIEW_GROUP],
+    }
+    return {heading: group for heading, group in groups.items() if group}
+
+
+def _title(row: ScoreRow, length: int) -> str:
+    tail = f"   {'anomalous' if row.label else 'normal'}   score {row.score:.4g}"
+    return _cut(f"{row.defect} / {PurePosixPath(row.path).name}", length - len(tail)) + tail
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _figure(width: int, height: int) -> Figure:
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+
+
+def _put_image(figure: Figure, image: RGB, left: int, top: int) -> None:
+    """Pixel for pixel: an image in axes would be resampled."""
+    bottom = round(figure.bbox.height) - top - image.shape[0]
+    figure.figimage(image, left, bottom, origin="upper")
+
+
+def _put_text(
+    figure: Figure,
+    text: str,
+    x: int,
+    y: int,
+    *,
+    size: int,
+    ha: str = "left",
+    va: str = "bottom",
+    rotation: int = 0,
+    weight: str = "normal",
+) -> None:
+    width, height = figure.bbox.width, figure.bbox.height
+    # A file name may hold a dollar sign, which would start a formula.
+    figure.text(
+        x / width,
+        1 - y / height,
+        text,
+        fontsize=size,
+        ha=ha,
+        va=va,
+        rotation=rotation,
+        weight=weight,
+        parse_math=False,
+    )
+
+
+def _put_colour_bar(figure: Figure, left: int, top: int, side: int, scale: Scale) -> None:
+    width, height = figure.bbox.width, figure.bbox.height
+    ax = figure.add_axes((left / width, 1 - (top + side) / height, BAR / width, side / height))
+    bar = figure.colorbar(ScalarMappable(scale.norm, COLOURS), cax=ax, extend="both")
+    bar.ax.tick_params(labelsize=8)
+    low, high = (f"{100 * q:g} %" for q in QUANTILES)
+    bar.set_label(f"anomaly score ({low} to {high} of all pixels)", fontsize=8)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with warnings.catch_warnings():
+        # A file name may hold a letter that the font lacks; it is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path)

@@ -1,0 +1,69 @@
+"""What a training run says while it runs: a progress bar, a JSONL file and TensorBoard events."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class TrainingLog:
+    """Logs one line an epoch; a resumed run goes on after the epochs it keeps.
+
+    Args:
+        directory: gets `log.jsonl` and the event files in `tensorboard/`.
+        epochs: of the whole run.
+        done: epochs already trained; later lines, of a run that was killed, are dropped.
+        images: in one epoch.
+        label: names the progress bar.
+    """
+
+    def __init__(self, directory: Path, epochs: int, done: int, images: int, label: str):
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._file = path.open("w")
+        self._file.writelines(f"{line}\n" for line in lines[:done])
+        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=done + 1)
+        self._bar = tqdm(
+            total=epochs, initial=done, desc=label, unit="epoch", mininterval=0.2, disable=None
+        )
+        self._epochs, self._done, self._images = epochs, done, images
+        self._start = time.perf_counter()
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        self._events.close()
+        self._file.close()
+
+    def epoch(self, epoch: int, loss: float, learning_rate: float) -> None:
+        """Logs the epoch that has just ended (counted from 1)."""
+        seconds = (time.perf_counter() - self._start) / (epoch - self._done)
+        line = {
+            "epoch": epoch,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "images_per_second": self._images / seconds,
+            "seconds_left": seconds * (self._epochs - epoch),
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name in ("loss", "learning_rate", "images_per_second"):
+            self._events.add_scalar(name, line[name], epoch)
+        self._bar.set_postfix(
+            loss=f"{loss:.4g}",
+            lr=f"{learning_rate:.1e}",
+            images_s=f"{line['images_per_second']:.0f}",
+            refresh=False,
+        )
+        self._bar.update()

@@ -1,0 +1,155 @@
+"""ADTR (You et al., Section 3.1 and Appendix A): a transformer with a learned query embedding.
+
+Letters: `b` batch, `h w` feature-map height and width, `n = h*w` tokens, `c` backbone channels,
+`d` transformer width.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt32
+
+from adtr_jax.models.attention import Attention, dense
+from adtr_jax.models.dropout import dropout
+
+WIDTH, HEADS, LAYERS, HIDDEN = 256, 8, 4, 1024  # Appendix A
+
+
+class FeedForward(nnx.Module):
+    """Appendix A's table: d -> 4d, ReLU, d."""
+
+    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.hidden = dense(WIDTH, HIDDEN, dtype, rngs)
+        self.out = dense(HIDDEN, WIDTH, dtype, rngs)
+
+    def __call__(
+        self, x: Float[Array, "b n d"], rate: float, seed: UInt32[Array, "b"] | None, site: int
+    ) -> Float[Array, "b n d"]:
+        hidden = nnx.relu(self.hidden(x))
+        if seed is not None:
+            hidden = dropout(hidden, rate, seed, site)
+        return self.out(hidden)
+
+
+def _norm(dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(
+        WIDTH,
+        epsilon=1e-5,
+        dtype=dtype,
+        param_dtype=jnp.float32,
+        use_fast_variance=False,
+        rngs=rngs,
+    )
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and FFN, each followed by residual and LayerNorm (post-norm)."""
+
+    def __init__(self, site: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.site, self.rate = site, rate
+        self.attention = Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
+        self.attention_norm = _norm(dtype, rngs)
+        self.ffn = FeedForward(dtype=dtype, rngs=rngs)
+        self.ffn_norm = _norm(dtype, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        position: Float[Array, "n d"],
+        seed: UInt32[Array, "b"] | None,
+    ) -> Float[Array, "b n d"]:
+        q = x + position
+        x = x + self.attention(q, q, x, rate=self.rate, seed=seed, site=self.site)
+        x = self.attention_norm(x)
+        return self.ffn_norm(x + self.ffn(x, self.rate, seed, self.site + 1))
+
+
+class DecoderLayer(nnx.Module):
+    """Self-attention, cross-attention to the encoder's output and FFN (post-norm)."""
+
+    def __init__(self, site: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.site, self.rate = site, rate
+        self.attention = Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
+        self.attention_norm = _norm(dtype, rngs)
+        self.cross_attention = Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
+        self.cross_attention_norm = _norm(dtype, rngs)
+        self.ffn = FeedForward(dtype=dtype, rngs=rngs)
+        self.ffn_norm = _norm(dtype, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        memory: Float[Array, "m n d"],
+        position: Float[Array, "n d"],
+        seed: UInt32[Array, "m"] | None,
+    ) -> Float[Array, "m n d"]:
+        q = x + position
+        x = x + self.attention(q, q, x, rate=self.rate, seed=seed, site=self.site)
+        x = self.attention_norm(x)
+        # Without dropout the first layer's self-attention sees the query embedding alone, the same
+        # for every image: it is computed once (b = 1) and shared from here on.
+        x = jnp.broadcast_to(x, memory.shape)
+        attended = self.cross_attention(
+            x + position, memory + position, memory, rate=self.rate, seed=seed, site=self.site + 1
+        )
+        x = self.cross_attention_norm(x + attended)
+        return self.ffn_norm(x + self.ffn(x, self.rate, seed, self.site + 2))
+
+
+class ADTR(nnx.Module):
+    """Reconstructs feature maps; trained on normal images it fails on anomalies (Fig. 2).
+
+    7.87 M parameters at c = 720, n = 256.
+
+    Args:
+        channels: c, the channels of the feature maps.
+        tokens: n = h*w, the positions of the feature maps; the embeddings have one row each.
+        rate: dropout probability for attention weights and FFN activations, in training only.
+        dtype: of the computation; parameters and LayerNorm statistics stay float32.
+        rngs: needs a `params` stream.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        tokens: int,
+        *,
+        rate: float = 0.1,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.rate, self.dtype = rate, dtype
+        embedding = nnx.initializers.normal(0.02)
+        self.position = nnx.Param(embedding(rngs.params(), (tokens, WIDTH)))
+        self.query = nnx.Param(embedding(rngs.params(), (tokens, WIDTH)))
+        self.project_in = dense(channels, WIDTH, dtype, rngs)
+        self.encoder = nnx.List(
+            EncoderLayer(2 * i, rate, dtype=dtype, rngs=rngs) for i in range(LAYERS)
+        )
+        self.decoder = nnx.List(
+            DecoderLayer(2 * LAYERS + 3 * i, rate, dtype=dtype, rngs=rngs) for i in range(LAYERS)
+        )
+        self.project_out = dense(WIDTH, channels, dtype, rngs)
+
+    def __call__(
+        self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Returns the reconstruction f_hat of the features f, in float32.
+
+        Args:
+            features: f, with h*w equal to the model's `tokens`.
+            seed: one a sample (`dropout.seeds`) in training; None in inference: no dropout.
+        """
+        if self.rate == 0:
+            seed = None
+        b, h, w, c = features.shape
+        position = self.position[...].astype(self.dtype)
+        memory = self.project_in(features.reshape(b, h * w, c))
+        for encode in self.encoder:
+            memory = encode(memory, position, seed)
+        x = self.query[...].astype(self.dtype)[None]
+        if seed is not None:
+            x = jnp.broadcast_to(x, memory.shape)
+        for decode in self.decoder:
+            x = decode(x, memory, position, seed)
+        return self.project_out(x).reshape(b, h, w, c).astype(jnp.float32)

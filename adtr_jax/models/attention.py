@@ -1,0 +1,65 @@
+"""Multi-head attention as ADTR uses it: position embeddings on queries and keys, never on values."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt32
+
+from adtr_jax.models.dropout import dropout
+
+
+class Attention(nnx.Module):
+    """Multi-head attention (Vaswani et al. 2017), `heads` heads of width `width / heads`."""
+
+    def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.heads = heads
+        self.query = dense(width, width, dtype, rngs)
+        self.key = dense(width, width, dtype, rngs)
+        self.value = dense(width, width, dtype, rngs)
+        self.out = dense(width, width, dtype, rngs)
+
+    def __call__(
+        self,
+        q: Float[Array, "b n d"],
+        k: Float[Array, "b m d"],
+        v: Float[Array, "b m d"],
+        *,
+        rate: float = 0.0,
+        seed: UInt32[Array, "b"] | None = None,
+        site: int = 0,
+    ) -> Float[Array, "b n d"]:
+        """Attends; drops attention weights with probability `rate` where seeds are given."""
+        b, n, d = q.shape
+
+        def split(x: Array) -> Array:
+            # [b*heads, n, d/heads] operands: plain batched matrix products, fast on every backend.
+            x = x.reshape(b, x.shape[1], self.heads, d // self.heads)
+            return x.transpose(0, 2, 1, 3).reshape(b * self.heads, -1, d // self.heads)
+
+        q, k, v = split(self.query(q)), split(self.key(k)), split(self.value(v))
+        scores = jnp.einsum(
+            "bqd,bkd->bqk", q * (q.shape[-1] ** -0.5), k, preferred_element_type=jnp.float32
+        )
+        # Softmax, but divided by its sum after the product with V, on n x d instead of n x m values.
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+        total = weights.sum(axis=-1, keepdims=True)
+        if seed is not None:
+            shape = weights.shape
+            weights = dropout(weights.reshape(b, -1), rate, seed, site).reshape(shape)
+        out = jnp.einsum("bqk,bkd->bqd", weights.astype(v.dtype), v) / total.astype(v.dtype)
+        out = out.reshape(b, self.heads, n, d // self.heads).transpose(0, 2, 1, 3)
+        return self.out(out.reshape(b, n, d))
+
+
+def dense(inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:
+    """A dense layer on the channel axis: Xavier-uniform kernel in float32, zero bias."""
+    return nnx.Linear(
+        inputs,
+        outputs,
+        dtype=dtype,
+        param_dtype=jnp.float32,
+        kernel_init=nnx.initializers.xavier_uniform(),
+        bias_init=nnx.initializers.zeros_init(),
+        rngs=rngs,
+    )

@@ -1,0 +1,162 @@
+"""The results of an evaluation on disc and in print."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adtr_jax.files import write_atomically
+from adtr_jax.metrics import METRICS
+from adtr_jax.paper import PaperRow
+
+# The two lines of a metric's heading, in the order of the columns.
+HEADINGS = {
+    "image_auroc": ("image", "AUROC"),
+    "pixel_auroc": ("pixel", "AUROC"),
+    "aupro": ("pixel", "AUPRO"),
+    "image_ap": ("image", "AP"),
+    "pixel_ap": ("pixel", "AP"),
+    "image_f1_max": ("image", "F1-max"),
+    "pixel_f1_max": ("pixel", "F1-max"),
+}
+# What makes a spreadsheet read a cell as a formula; East Asian settings know the wide forms too.
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+Row = tuple[str, Mapping[str, float] | str]
+Column = tuple[tuple[str, str], Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """What was found about one test image.
+
+    Attributes:
+        path: the image's path in the data set or the category, with forward slashes.
+        defect: the defect type, which is the name of the image's folder ("good" if there is none).
+        label: 0 normal, 1 anomalous.
+        score: the image score, higher is more anomalous.
+    """
+
+    path: str
+    defect: str
+    label: int
+    score: float
+
+
+def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow]) -> None:
+    """Write `metrics.json` and `scores.csv` into a directory, which is made if need be.
+
+    Each file appears whole or not at all. `metrics.json` holds the metrics in [0, 1] under the
+    names of `METRICS`, in that order. `scores.csv` has the columns path, defect, label and score
+    in the order of `rows`; a score read back is the very float that was written.
+
+    Raises:
+        ValueError: a name that is no metric, or a metric that is not finite.
+    """
+    unknown = sorted(set(metrics) - set(METRICS))
+    if unknown:
+        raise ValueError(f"no such metric: {', '.join(unknown)}")
+    ordered = {name: metrics[name] for name in METRICS if name in metrics}
+    text = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
+    write_atomically(directory / "metrics.json", text)
+    # A file name need not be valid Unicode; what is not is written as an escape.
+    scores = _scores_csv(rows).encode("utf-8", errors="backslashreplace")
+    write_atomically(directory / "scores.csv", scores)
+
+
+def table(results: Mapping[str, Mapping[str, float] | str], paper: PaperRow | None = None) -> str:
+    """The results as aligned text, in per cent with one decimal as the papers print them.
+
+    Args:
+        results: category -> its metrics in [0, 1], or why it failed.
+        paper: the paper's row. Its values stand beside those of the same category; its mean stands
+            beside a mean over the same categories, else in a line of its own below the table.
+
+    Returns:
+        Lines without a newline at the end: two lines of heading, one a category, and where there
+        are several the mean of those that did not fail. A mean of a metric that some category
+        lacks is left out.
+    """
+    done = {name: values for name, values in results.items() if not isinstance(values, str)}
+    rows: list[Row] = list(results.items())
+    if len(results) > 1 and done:
+        rows.append((f"mean of {len(done)}", _mean(list(done.values()))))
+    columns: list[Column] = []
+    for metric, heading in HEADINGS.items():
+        values = [None if isinstance(row, str) else row.get(metric) for _, row in rows]
+        columns.append((heading, values))
+        if paper and metric == paper.metric:
+            beside = _paper_values(results, done, paper)[: len(rows)]
+            columns.append((("paper's", paper.method), beside))
+    known = [column for column in columns if any(value is not None for value in column[1])]
+    return _align(rows, known) + _paper_note(done, paper)
+
+
+def _paper_values(
+    results: Iterable[str], done: Iterable[str], paper: PaperRow
+) -> list[float | None]:
+    """The paper's value for each category, then its mean if ours is over the same categories."""
+    mean = paper.mean if set(done) == set(paper.categories) else None
+    return [*(paper.values.get(name) for name in results), mean]
+
+
+def _paper_note(done: Iterable[str], paper: PaperRow | None) -> str:
+    """The paper's mean in words, where it cannot stand beside a mean of the same categories."""
+    if not paper or not set(done) & set(paper.categories) or set(done) == set(paper.categories):
+        return ""
+    return (
+        f"\n{paper.method} in the paper: {' '.join(HEADINGS[paper.metric])} "
+        f"{_per_cent(paper.mean)}, the mean of {len(paper.categories)} categories"
+    )
+
+
+def _mean(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric that every category has; a mean over some would mislead."""
+    common = [name for name in METRICS if all(name in values for values in results)]
+    return {name: sum(values[name] for values in results) / len(results) for name in common}
+
+
+def _align(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """Names to the left, figures to the right; a reason for failure in place of its figures."""
+    names = ["", "category", *(_one_line(name) for name, _ in rows)]
+    width = max(len(name) for name in names)
+    lines = [name.ljust(width) for name in names]
+    for heading, figures in columns:
+        cells = [*heading, *(_per_cent(figure) for figure in figures)]
+        wide = max(len(cell) for cell in cells)
+        lines = [f"{line}  {cell:>{wide}}" for line, cell in zip(lines, cells, strict=True)]
+    for i, (_, values) in enumerate(rows, start=2):
+        if isinstance(values, str):
+            lines[i] = f"{names[i]:<{width}}  failed: {_one_line(values)}"
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _per_cent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _scores_csv(rows: Sequence[ScoreRow]) -> str:
+    """The rows as CSV text that a spreadsheet takes for text and numbers, never for a formula.
+
+    A name that starts as a formula does gets something harmless in front: a path "./", which leaves
+    it the same path, a defect type an apostrophe, which spreadsheets take for "text follows". Text
+    is always quoted, so that no separator in a name starts a cell of its own.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(["path", "defect", "label", "score"])
+    for row in rows:
+        path = f"./{row.path}" if _is_formula(row.path) else row.path
+        defect = f"'{row.defect}" if _is_formula(row.defect) else row.defect
+        writer.writerow([path, defect, int(row.label), float(row.score)])
+    return file.getvalue()
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip().startswith(FORMULA_STARTS)

@@ -1,0 +1,35 @@
+"""From the feature difference to the score map and the image score (Eqs. 2 and 3, Section 4.2)."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adtr_jax.resize import resize
+
+ImageScore = Literal["pooled_max", "max", "mean"]
+IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
+
+
+def score_map(
+    f: Float[Array, "b h w c"], f_hat: Float[Array, "b h w c"], size: int
+) -> Float[Array, "b s s"]:
+    """s(u) = || f(:, u) - f_hat(:, u) ||_2, raised to `size` x `size` (align_corners=True)."""
+    distance = jnp.linalg.norm(f - f_hat, axis=-1, keepdims=True)
+    return resize(distance, size, size)[..., 0]
+
+
+def image_score(maps: Float[Array, "b s s"], kind: ImageScore = "pooled_max") -> Float[Array, "b"]:
+    """One score an image from its score map.
+
+    `pooled_max`, the paper's, is the maximum of the average-pooled map: window s/16 (16 x 16 at
+    s = 256), stride 1, no padding.
+    """
+    if kind == "max":
+        return maps.max(axis=(1, 2))
+    if kind == "mean":
+        return maps.mean(axis=(1, 2))
+    window = max(1, round(maps.shape[1] / 16))
+    pooled = jax.lax.reduce_window(maps, 0.0, jax.lax.add, (1, window, window), (1, 1, 1), "VALID")
+    return pooled.max(axis=(1, 2)) / window**2

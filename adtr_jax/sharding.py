@@ -1,0 +1,83 @@
+"""One mesh axis over all devices: every device works on its part of each batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+AXIS = "data"
+
+
+def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A one-axis mesh over `devices` (default: all)."""
+    return Mesh(np.array(devices or jax.devices()), (AXIS,))
+
+
+def per_device(
+    function: Callable, mesh: Mesh, in_specs: tuple, out_specs: Any, donate: tuple[int, ...] = ()
+) -> Callable:
+    """Compiles `function`, written for one device's part of the data, for all devices of the mesh.
+
+    `jax.jit(jax.shard_map(...))`: inside, `jax.lax.psum(x, AXIS)` sums over the devices.
+    A spec of `replicated` hands every device the whole array, `split(axis)` its part along an axis.
+    """
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
+    return jax.jit(mapped, donate_argnums=donate)
+
+
+replicated = PartitionSpec()
+
+
+def split(axis: int = 0) -> PartitionSpec:
+    """The spec of an array that is split over the devices along `axis`."""
+    return PartitionSpec(*[None] * axis, AXIS)
+
+
+def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
+    """Puts the arrays of a pytree on the devices of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def in_batches(
+    function: Callable, state: Any, images: np.ndarray, mesh: Mesh, batch_size: int, label: str
+) -> list[np.ndarray]:
+    """Applies `function(state, batch)` to all of `images`, batch by batch, sharded over the devices.
+
+    Every batch has the same size, so that one program serves all; the last one is filled up with
+    its first image and the surplus dropped.
+
+    Args:
+        function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
+        state: the same on all devices.
+        images: `[n, ...]` on the host.
+        batch_size: images a batch over all devices; rounded up to a multiple of their number.
+        label: names the progress bar.
+
+    Returns:
+        The function's outputs for all n images, on the host.
+    """
+    size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
+    compiled = per_device(function, mesh, (replicated, split()), split())
+    state = place(state, mesh)
+    parts, pending = [], None
+    with tqdm(total=len(images), desc=label, unit="image", leave=False, disable=None) as progress:
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            count = len(batch)
+            if count < size:
+                batch = np.concatenate([batch, np.repeat(batch[:1], size - count, axis=0)])
+            current = compiled(state, place(batch, mesh, split())), count
+            if pending:  # fetched while the devices work on the next batch
+                parts.append(_fetch(*pending))
+                progress.update(pending[1])
+            pending = current
+        if pending:
+            parts.append(_fetch(*pending))
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def _fetch(outputs: tuple, count: int) -> list[np.ndarray]:
+    return [np.asarray(x)[:count] for x in outputs]

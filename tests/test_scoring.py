@@ -1,0 +1,44 @@
+"""Losses and scores against plain NumPy in float64."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adtr_jax import losses, scoring
+
+
+def _pair(shape):
+    rng = np.random.default_rng(0)
+    return (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
+
+
+def test_normal_loss_is_equation_1():
+    f, f_hat = _pair((3, 4, 5, 6))
+    difference = np.asarray(f, float) - np.asarray(f_hat, float)
+    expected = [np.mean([d @ d for d in image.reshape(20, 6)]) for image in difference]
+    assert np.asarray(losses.normal(f, f_hat)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_score_map_is_the_norm_of_the_difference():
+    f, f_hat = _pair((2, 4, 4, 6))
+    expected = np.sqrt(((np.asarray(f, float) - np.asarray(f_hat)) ** 2).sum(-1))
+    assert np.asarray(scoring.score_map(f, f_hat, 4)) == pytest.approx(expected, rel=1e-5)
+    raised = np.asarray(scoring.score_map(f, f_hat, 64))
+    assert raised.shape == (2, 64, 64)
+    assert raised[:, 0, 0] == pytest.approx(expected[:, 0, 0], rel=1e-5)  # align_corners=True
+    assert raised[:, -1, -1] == pytest.approx(expected[:, -1, -1], rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "window"), [(256, 16), (128, 8), (32, 2), (512, 32)])
+def test_image_score_pools_with_a_window_that_scales(size, window):
+    maps = np.random.default_rng(0).random((2, size, size)).astype(np.float32)
+    views = np.lib.stride_tricks.sliding_window_view(maps.astype(float), (window, window), (1, 2))
+    expected = views.mean((-1, -2)).max((1, 2))
+    assert np.asarray(scoring.image_score(jnp.asarray(maps))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_other_image_scores():
+    maps = np.random.default_rng(0).random((2, 64, 64)).astype(np.float32)
+    assert np.array_equal(scoring.image_score(jnp.asarray(maps), "max"), maps.max((1, 2)))
+    mean = np.asarray(scoring.image_score(jnp.asarray(maps), "mean"))
+    assert mean == pytest.approx(maps.mean((1, 2), dtype=float), rel=1e-6)

@@ -1,0 +1,181 @@
+"""Training: devices, batches, kill and resume, interrupt, finished runs, damaged checkpoints."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optax
+import pytest
+
+from adtr_jax import train
+from adtr_jax.config import Settings
+from adtr_jax.errors import InputError
+from adtr_jax.sharding import device_mesh
+
+SCRIPT = Path(__file__).parent / "training_run.py"
+
+
+def _start(directory: Path, *, devices: int = 1, epochs: int = 4, save_seconds: float = 60):
+    """Starts a small real training run in a process of its own."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, str(SCRIPT), str(directory), str(epochs), str(save_seconds)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return out
+
+
+def _log(directory: Path) -> list[dict]:
+    path = directory / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Path:
+    """The directory of a run of 12 epochs that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("whole")
+    _finish(_start(directory, epochs=12))
+    return directory
+
+
+def test_loss_falls_and_every_epoch_is_logged(whole_run):
+    log = _log(whole_run)
+    assert [line["epoch"] for line in log] == list(range(1, 13))
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+    assert [line["learning_rate"] for line in log] == pytest.approx([1e-3] * 10 + [1e-4] * 2)
+    assert all(line["images_per_second"] > 0 for line in log)
+    assert log[-1]["seconds_left"] == 0
+    assert len(list((whole_run / "tensorboard").iterdir())) == 1
+
+
+def test_eight_devices_give_the_loss_curve_of_one(whole_run, tmp_path):
+    _finish(_start(tmp_path, devices=8, epochs=12))
+    one, eight = ([line["loss"] for line in _log(d)] for d in (whole_run, tmp_path))
+    # Batches of 6 on 8 devices: padding, dropout and the smaller last batch are all in play.
+    assert eight == pytest.approx(one, rel=1e-5)
+
+
+def test_killed_run_resumes_bit_identically(whole_run, tmp_path):
+    process = _start(tmp_path, epochs=12, save_seconds=0)
+    while len(_log(tmp_path)) < 5 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert 5 <= len(_log(tmp_path)) < 12
+    assert not (tmp_path / "params.npy").exists()
+    _finish(_start(tmp_path, epochs=12, save_seconds=0))
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+    assert kept == [10, 11, 12]
+    whole, resumed = (np.load(d / "params.npy") for d in (whole_run, tmp_path))
+    assert np.array_equal(whole, resumed)
+    assert [line["loss"] for line in _log(tmp_path)] == [line["loss"] for line in _log(whole_run)]
+
+
+def test_interrupted_run_saves_says_so_and_goes_on(whole_run, tmp_path):
+    process = _start(tmp_path, epochs=12)
+    while len(_log(tmp_path)) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    epoch = len(_log(tmp_path))
+    assert 2 <= epoch < 12
+    assert f"stopped after epoch {epoch} of 12 and saved" in err
+    assert "the same command goes on from there" in err
+    _finish(_start(tmp_path, epochs=12))
+    assert np.array_equal(np.load(whole_run / "params.npy"), np.load(tmp_path / "params.npy"))
+
+
+def test_finished_run_is_not_trained_again(whole_run):
+    before = (whole_run / "log.jsonl").read_text()
+    params = np.load(whole_run / "params.npy")
+    _finish(_start(whole_run, epochs=12))
+    assert (whole_run / "log.jsonl").read_text() == before
+    assert np.array_equal(np.load(whole_run / "params.npy"), params)
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    _finish(_start(tmp_path, epochs=2))
+    for file in (tmp_path / "checkpoints" / "2").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    process = _start(tmp_path, epochs=2)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert (
+        err.strip().splitlines()[-1].startswith(f"error: {tmp_path}/checkpoints/2: the checkpoint")
+    )
+    assert "delete this folder" in err
+
+
+@pytest.mark.parametrize(("count", "batch", "devices"), [(20, 6, 8), (48, 16, 1), (7, 7, 2)])
+def test_epoch_order_holds_every_image_once(count, batch, devices):
+    order, weight = train.epoch_order(count, batch, devices, seed=0, epoch=3)
+    assert order.shape == weight.shape
+    assert order.shape[0] == -(-count // batch)
+    assert order.shape[1] % devices == 0
+    assert sorted(order[weight == 1]) == list(range(count))
+    assert weight.sum(axis=1).tolist()[:-1] == [batch] * (order.shape[0] - 1)
+    again = train.epoch_order(count, batch, devices, seed=0, epoch=3)
+    assert np.array_equal(order, again[0])
+    other = train.epoch_order(count, batch, devices, seed=0, epoch=4)
+    assert not np.array_equal(order, other[0])
+
+
+def test_learning_rate_schedules():
+    paper = train.learning_rate(Settings(), 500 * 3)
+    assert float(paper(400 * 3 - 1)) == pytest.approx(1e-4)
+    assert float(paper(400 * 3)) == pytest.approx(1e-5)
+    cosine = train.learning_rate(Settings(schedule="cosine", epochs=10), 100)
+    assert [float(cosine(i)) for i in (0, 5, 100)] == pytest.approx([0, 1e-4, 0], abs=1e-9)
+
+
+def test_one_step_is_adamw_on_equation_1(tmp_path):
+    """The compiled, sharded step against optax applied by hand to the mean loss."""
+    import jax
+    import jax.numpy as jnp
+
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 2, 3)), jnp.float32)
+    params = {"w": jnp.full((3,), 0.5)}
+
+    def loss(params, f, seed):
+        return jnp.mean(jnp.sum((f - f * params["w"]) ** 2, -1), (1, 2))
+
+    optimiser = optax.adamw(1e-2, weight_decay=1e-4)
+    gradient = jax.grad(lambda p: loss(p, features[:3], None).mean())(params)
+    updates, _ = optimiser.update(gradient, optimiser.init(params), params)
+    expected = optax.apply_updates(params, updates)["w"]
+    epoch = train.compile_epoch(loss, optimiser, 0, device_mesh())
+    state = train.TrainState(params, optimiser.init(params), jnp.int32(0))
+    order, weight = jnp.array([[2, 0, 1, 3]]), jnp.array([[1.0, 1.0, 1.0, 0.0]])
+    state, losses = epoch(state, features, order, weight)
+    assert np.asarray(state.params["w"]) == pytest.approx(np.asarray(expected), rel=1e-6)
+    assert float(losses[0]) == pytest.approx(
+        float(loss({"w": jnp.full(3, 0.5)}, features[:3], None).mean()), rel=1e-6
+    )
+    assert int(state.step) == 1
+
+
+def test_corrupt_settings_are_refused():
+    with pytest.raises(InputError, match=r"--layers 3 2 must be numbers from 1 to 5, rising"):
+        Settings(layers=(3, 2))
+    with pytest.raises(InputError, match=r"--image_size=250 must be .* multiple"):
+        Settings(image_size=250)
+    with pytest.raises(InputError, match="--epochs=0 must be greater than 0"):
+        Settings(epochs=0)
+    with pytest.raises(InputError, match="did you mean efficientnet-b4"):
+        Settings(backbone="eficientnet-b4")

@@ -1,0 +1,41 @@
+"""A small training run in a process of its own, for tests that kill it.
+
+python training_run.py DIRECTORY EPOCHS SAVE_SECONDS: trains ADTR on random features and writes the
+parameters to DIRECTORY/params.npy.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from adtr_jax import losses, train
+from adtr_jax.config import Settings
+from adtr_jax.errors import InputError
+from adtr_jax.models.adtr import ADTR
+from adtr_jax.sharding import device_mesh
+
+
+def main(directory: Path, epochs: int, save_seconds: float) -> None:
+    train.SAVE_SECONDS = save_seconds
+    settings = Settings(epochs=epochs, batch_size=6, learning_rate=1e-3)
+    graph, params = nnx.split(ADTR(12, 16, rngs=nnx.Rngs(0)))
+    features = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(np.float32)
+
+    def loss(params, f, seed):
+        return losses.normal(f, nnx.merge(graph, params)(f, seed))
+
+    params = train.fit(loss, params, features, settings, device_mesh(), directory, "test")
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
+    np.save(directory / "params.npy", flat)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    except InputError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    except train.Stopped as stopped:
+        sys.exit(print(stopped, file=sys.stderr) or 130)

@@ -1,0 +1,1 @@
+"""Where converted weights land, beside the manifest of the checkpoints they come from."""
