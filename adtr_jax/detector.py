@@ -8,16 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8, UInt32
 
-from adtr_jax import losses
+from adtr_jax import losses, state_file
 from adtr_jax.backbones.efficientnet import EfficientNet
 from adtr_jax.config import Settings
 from adtr_jax.features import Statistics, channels, extract
-from adtr_jax.files import from_tensors, read_safetensors, to_tensors, write_atomically
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.scoring import image_score, score_map
 from adtr_jax.sharding import in_batches
@@ -76,8 +74,7 @@ class Detector:
     def save(self, path: Path) -> None:
         """Writes parameters, statistics and, in the header, the settings to a safetensors file."""
         header = {"settings": json.dumps(dataclasses.asdict(self.settings))}
-        tensors = to_tensors(self._state())
-        write_atomically(path, safetensors.numpy.save(tensors, metadata=header))
+        state_file.save(path, self._state(), header)
 
     def load(self, path: Path) -> "Detector":
         """This detector with the parameters and statistics that `save` wrote to `path`.
@@ -85,9 +82,7 @@ class Detector:
         Raises:
             InputError: a missing or damaged file, or one of another model.
         """
-        remedy = "train again with --retrain"
-        tensors, _ = read_safetensors(path, remedy)
-        state = from_tensors(tensors, self._state(), str(path), remedy)
+        state = state_file.load(path, self._state(), "the same command and --retrain")
         statistics = Statistics(**{k: np.asarray(v[...]) for k, v in state["statistics"].items()})
         return dataclasses.replace(self, statistics=statistics, params=state["model"])
 

