@@ -18,7 +18,7 @@ class Checkpoints:
     def __init__(self, directory: Path):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it touches
         self.directory = directory.resolve()
-        # Synchronous: the training step donates its buffers, and a save takes a fraction of a second.
+        # Synchronous: the training step donates its buffers, and a save takes half a second.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEEP, enable_async_checkpointing=False, create=True
         )

@@ -34,6 +34,9 @@ class Settings:
     """AdamW's decoupled weight decay."""
     dropout: float = 0.1
     """Probability, in attention weights and FFN, in training only."""
+    aligned: bool = False
+    """Start with an attention that looks where it stands, which saves the plateau of the first
+    epochs; the paper's initial values are random throughout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and optimiser stay float32."""
     image_score: Literal["pooled_max", "max", "mean"] = "pooled_max"
@@ -66,10 +69,11 @@ class Settings:
 
     @property
     def tokens_per_side(self) -> int:
-        """h = w, the side of the feature maps."""
+        """Side h = w of the feature maps."""
         return self.image_size // self.token_stride
 
 
+Preset = Literal["paper", "fast"]
 PAPER = Settings()
 FAST = dataclasses.replace(
     PAPER,
@@ -79,4 +83,6 @@ FAST = dataclasses.replace(
     learning_rate=5e-4,
     schedule="cosine",
     dropout=0.0,
+    aligned=True,
 )
+PRESETS: dict[Preset, Settings] = {"paper": PAPER, "fast": FAST}

@@ -40,6 +40,7 @@ class Detector:
             channels(backbone, settings.layers),
             settings.tokens_per_side**2,
             rate=settings.dropout,
+            aligned=settings.aligned,
             dtype=jnp.dtype(settings.dtype),
             rngs=nnx.Rngs(settings.seed),
         )
@@ -68,7 +69,10 @@ class Detector:
             return maps, image_score(maps, settings.image_score)
 
         state = (backbone_state, self.params, self.statistics)
-        maps, scores = in_batches(function, state, images, mesh, settings.batch_size, "scores")
+        batch_size = settings.batch_size
+        maps, scores = in_batches(
+            function, state, images, mesh, batch_size=batch_size, label="scores"
+        )
         return maps, scores
 
     def save(self, path: Path) -> None:

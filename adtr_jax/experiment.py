@@ -58,7 +58,15 @@ def run(
         masks = load_masks(category.test, size, progress=True) if category.has_masks else None
     backbone = backbones.load(settings.backbone, weights)
     _claim(directory, settings, images, retrain=retrain)
-    detector = _trained(backbone, images, settings, mesh, directory, category.name, timings)
+    detector = _trained(
+        backbone,
+        images,
+        settings,
+        mesh=mesh,
+        directory=directory,
+        label=category.name,
+        timings=timings,
+    )
     with _timed(timings, "scoring"):
         maps, scores = detector.score(test_images, mesh)
     with _timed(timings, "metrics"):
@@ -82,6 +90,7 @@ def _trained(
     backbone: EfficientNet,
     images: UInt8[np.ndarray, "n s s 3"],
     settings: Settings,
+    *,
     mesh: Mesh,
     directory: Path,
     label: str,
@@ -99,7 +108,15 @@ def _trained(
         cached = statistics.standardise(cached)
     with _timed(timings, "training"):
         detector = Detector.create(backbone, settings, statistics)
-        params = train.fit(detector.loss, detector.params, cached, settings, mesh, directory, label)
+        params = train.fit(
+            detector.loss,
+            detector.params,
+            cached,
+            settings=settings,
+            mesh=mesh,
+            directory=directory,
+            label=label,
+        )
     detector = dataclasses.replace(detector, params=params)
     detector.save(file)
     return detector

@@ -1,7 +1,7 @@
 """Multi-scale features of the frozen backbone: taps -> resize, concatenate -> [b h w c]."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +34,18 @@ def extract(
 def compute(
     backbone: EfficientNet, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
 ) -> Float[np.ndarray, "n h w c"]:
-    """The features of all images, on the host: computed once, since nothing before them is trained."""
+    """The features of all images, on the host; computed once, for nothing before them trains."""
     graph, state = nnx.split(backbone)
 
     def function(state: nnx.State, pixels: Array) -> tuple[Array]:
         return (extract(nnx.merge(graph, state), pixels, settings),)
 
-    return in_batches(function, state, images, mesh, settings.batch_size, "features")[0]
+    return in_batches(
+        function, state, images, mesh, batch_size=settings.batch_size, label="features"
+    )[0]
+
+
+Features = TypeVar("Features", Float[Array, "... c"], Float[np.ndarray, "... c"])
 
 
 class Statistics(NamedTuple):
@@ -49,7 +54,7 @@ class Statistics(NamedTuple):
     mean: Float[np.ndarray, "c"]
     std: Float[np.ndarray, "c"]
 
-    def standardise(self, features: Float[Array, "... c"]) -> Float[Array, "... c"]:
+    def standardise(self, features: Features) -> Features:
         """Brings every channel to mean 0 and standard deviation 1 on the training images."""
         return (features - self.mean) / self.std
 

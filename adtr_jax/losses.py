@@ -8,5 +8,5 @@ from jaxtyping import Array, Float
 
 
 def normal(f: Float[Array, "b h w c"], f_hat: Float[Array, "b h w c"]) -> Float[Array, "b"]:
-    """Eq. 1, for normal images only: squared difference, summed over channels, mean over positions."""
+    """Eq. 1, for normal images: squared difference, summed over channels, mean over positions."""
     return jnp.mean(jnp.sum(jnp.square(f - f_hat), axis=-1), axis=(1, 2))

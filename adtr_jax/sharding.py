@@ -42,9 +42,9 @@ def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
 
 
 def in_batches(
-    function: Callable, state: Any, images: np.ndarray, mesh: Mesh, batch_size: int, label: str
+    function: Callable, state: Any, images: np.ndarray, mesh: Mesh, *, batch_size: int, label: str
 ) -> list[np.ndarray]:
-    """Applies `function(state, batch)` to all of `images`, batch by batch, sharded over the devices.
+    """Applies `function(state, batch)` to all images, batch by batch, sharded over the devices.
 
     Every batch has the same size, so that one program serves all; the last one is filled up with
     its first image and the surplus dropped.

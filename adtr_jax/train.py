@@ -117,6 +117,7 @@ def fit(
     loss: Loss,
     params: Params,
     features: Float[np.ndarray, "n h w c"],
+    *,
     settings: Settings,
     mesh: Mesh,
     directory: Path,
@@ -175,7 +176,7 @@ def _mean(losses: Array, weight: np.ndarray) -> float:
 
 
 class _Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop after the epoch; the second stops now."""
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop after the epoch; the second stops."""
 
     def __enter__(self) -> "_Interrupt":
         self.asked = False

@@ -57,7 +57,8 @@ def flax_name_values(model: TorchADTR, grad: bool = False) -> dict[str, torch.Te
     """The reference's parameters (or their gradients) under our names and in our layout."""
     out = {}
     for name, parameter in model.named_parameters():
-        value = (parameter.grad if grad else parameter).detach()
+        value = parameter.grad if grad else parameter.detach()
+        assert value is not None, name
         module, _, kind = name.rpartition(".")
         if "in_proj" in kind:  # query, key and value in one matrix
             for part, rows in zip(("query", "key", "value"), value.chunk(3), strict=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from adtr_jax.errors import InputError
+from adtr_jax.command_line import guarded, parse
 from conversion.weights import WEIGHTS, convert
 
 
@@ -28,28 +28,15 @@ class Settings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts one network; returns 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
-    words = _split(sys.argv[1:] if arguments is None else arguments)
-    settings = tyro.cli(Settings, prog="python -m conversion", args=words, use_underscores=True)
-    try:
+    words = sys.argv[1:] if arguments is None else arguments
+    settings = parse(Settings, words, prog="python -m conversion")
+
+    def action() -> int:
         path = convert(settings.name, checkpoint=settings.checkpoint, out=settings.out)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
-    return 0
+        print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+        return 0
 
-
-def _split(arguments: Sequence[str]) -> list[str]:
-    """`--flag=value` as two words: tyro suggests the nearest flag only for a flag on its own."""
-    words: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        is_flag = flag.startswith("--") and equals and not value.startswith("-")
-        words.extend((flag, value) if is_flag else (argument,))
-    return words
+    return guarded(action, "interrupted: nothing was written")
 
 
 if __name__ == "__main__":

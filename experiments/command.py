@@ -6,19 +6,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
-from adtr_jax.config import Settings
+from adtr_jax.command_line import guarded, parse
+from adtr_jax.config import Preset, Settings
 from adtr_jax.errors import InputError
 from conversion import WEIGHTS
 
 if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
     from adtr_jax.data.samples import Category
     from adtr_jax.paper import PaperRow
-
-Preset = Literal["paper", "fast"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +42,10 @@ C = TypeVar("C", bound=Command)
 def main(
     run: Callable[[C], bool],
     defaults: Callable[[Settings], C],
-    presets: Mapping[str, Settings],
+    presets: Mapping[Preset, Settings],
+    *,
     preset: Preset,
-    arguments: Sequence[str] | None = None,
+    prog: str,
 ) -> int:
     """Parses the command line and runs an experiment.
 
@@ -54,26 +54,24 @@ def main(
         defaults: the command's defaults, given the preset's settings.
         presets: the settings that each preset stands for.
         preset: the one in force where the command line names none.
-        arguments: the command line, by default the process's own.
+        prog: the command as the user types it.
 
     Returns:
         The exit status: 0; 1 if a category failed; 2 for bad input, with one line on stderr;
         130 if it was stopped by Ctrl-C.
     """
+    words = sys.argv[1:]
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default=preset)
-    chosen = first.parse_known_args(arguments)[0].preset
-    try:
-        default = defaults(presets.get(chosen, presets[preset]))
-        default = dataclasses.replace(default, preset=chosen)
-        command = tyro.cli(type(default), default=default, args=arguments, use_underscores=True)
-        return 0 if run(command) else 1
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'interrupted'}", file=sys.stderr)
-        return 130
+    chosen = first.parse_known_args(words)[0].preset
+    if chosen not in presets:
+        chosen = preset  # and let the full parser say what is wrong with it
+    default = dataclasses.replace(defaults(presets[chosen]), preset=chosen)
+
+    def action() -> int:
+        return 0 if run(parse(type(default), words, prog=prog, default=default)) else 1
+
+    return guarded(action, "interrupted; the same command goes on from the last checkpoint")
 
 
 def run_categories(

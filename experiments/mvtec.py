@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from adtr_jax.config import FAST, PAPER, Settings
+from adtr_jax.config import PRESETS, Settings
 from experiments.command import Command, main, run_categories
 
 
@@ -48,4 +48,5 @@ def defaults(settings: Settings) -> Mvtec:
 
 
 if __name__ == "__main__":
-    sys.exit(main(run, defaults, {"paper": PAPER, "fast": FAST}, "paper"))
+    prog = "python -m experiments.mvtec"
+    sys.exit(main(run, defaults, PRESETS, preset="paper", prog=prog))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from adtr_jax.config import FAST, PAPER, Settings
+from adtr_jax.config import PRESETS, Settings
 from experiments.command import Command, main, run_categories
 
 
@@ -36,4 +36,5 @@ def defaults(settings: Settings) -> SolarCells:
 
 
 if __name__ == "__main__":
-    sys.exit(main(run, defaults, {"paper": PAPER, "fast": FAST}, "fast"))
+    prog = "python -m experiments.solar_cells"
+    sys.exit(main(run, defaults, PRESETS, preset="fast", prog=prog))

@@ -27,7 +27,15 @@ def main(directory: Path, epochs: int, save_seconds: float) -> None:
     def loss(params, f, seed):
         return losses.normal(f, nnx.merge(graph, params)(f, seed))
 
-    params = train.fit(loss, params, features, settings, device_mesh(), directory, "test")
+    params = train.fit(
+        loss,
+        params,
+        features,
+        settings=settings,
+        mesh=device_mesh(),
+        directory=directory,
+        label="test",
+    )
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
     np.save(directory / "params.npy", flat)
 

@@ -1,6 +1,7 @@
 """Convolution, inference BatchNorm and activation: the one building block of the EfficientNets."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -56,13 +57,11 @@ class ConvNorm(nnx.Module):
     ):
         self.stride, self.padding = stride, padding
         self.depthwise, self.activation = depthwise, activation
-        # Variance 2 / fan-out as in the reference; a depthwise kernel's fan-out is one channel.
-        draw = nnx.initializers.variance_scaling(
-            2.0, "fan_out", "normal", out_axis=-2 if depthwise else -1, in_axis=-1
-        )
-        self.kernel = nnx.Param(
-            draw(rngs.params(), (size, size, 1 if depthwise else inputs, outputs))
-        )
+        # Variance 2 / fan-out as in the reference; a depthwise kernel fans out to one channel.
+        fan_out = size * size * (1 if depthwise else outputs)
+        draw = nnx.initializers.normal(math.sqrt(2 / fan_out))
+        shape = (size, size, 1 if depthwise else inputs, outputs)
+        self.kernel = nnx.Param(draw(rngs.params(), shape))
         self.scale = nnx.Param(jnp.ones(outputs))
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.mean = nnx.BatchStat(jnp.zeros(outputs))

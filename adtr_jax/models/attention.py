@@ -1,4 +1,4 @@
-"""Multi-head attention as ADTR uses it: position embeddings on queries and keys, never on values."""
+"""Multi-head attention; position embeddings go to queries and keys, never to values."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class Attention(nnx.Module):
         scores = jnp.einsum(
             "bqd,bkd->bqk", q * (q.shape[-1] ** -0.5), k, preferred_element_type=jnp.float32
         )
-        # Softmax, but divided by its sum after the product with V, on n x d instead of n x m values.
+        # Softmax, divided by its sum only after the product with V: n x d divisions, not n x m.
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
         total = weights.sum(axis=-1, keepdims=True)
         if seed is not None:

@@ -1,0 +1,69 @@
+"""What all commands share: flags with suggestions for typos, one-line errors, exit statuses."""
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from adtr_jax.errors import InputError, nearest
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    """The command line as a dataclass of `kind`; a wrong value ends the process with status 2.
+
+    Raises:
+        InputError: a flag that does not exist; suggests the nearest.
+    """
+    words = _split(arguments)
+    flags = _flags(kind)
+    for word in words:
+        if word.startswith("--") and word.replace("-", "_") not in {
+            f.replace("-", "_") for f in flags
+        }:
+            raise InputError(f"{word} is no option of {prog}{nearest(word, flags)}")
+    if default is None:
+        return tyro.cli(kind, prog=prog, args=words, use_underscores=True)
+    return tyro.cli(kind, prog=prog, args=words, default=default, use_underscores=True)
+
+
+def _flags(kind: type) -> list[str]:
+    """All flags of a command, those of nested dataclasses among them."""
+    flags = ["--help"]
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            flags += _flags(typing.cast(type, hint))[1:]
+        else:
+            flags += [f"--{name}", f"--no_{name}"] if hint is bool else [f"--{name}"]
+    return flags
+
+
+def _split(arguments: Sequence[str]) -> list[str]:
+    """`--flag=value` as two words, so that every flag stands on its own."""
+    words: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        is_flag = flag.startswith("--") and equals and not value.startswith("-")
+        words.extend((flag, value) if is_flag else (argument,))
+    return words
+
+
+def guarded(action: Callable[[], int], interrupted: str) -> int:
+    """Runs a command's action; returns its status, 2 for bad input, 130 for Ctrl-C.
+
+    Args:
+        action: the command; returns the exit status.
+        interrupted: what to say after Ctrl-C where the interrupt itself says nothing.
+    """
+    try:
+        return action()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or interrupted}", file=sys.stderr)
+        return 130
