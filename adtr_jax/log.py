@@ -8,6 +8,8 @@ from types import TracebackType
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from adtr_jax.files import write_atomically
+
 
 class TrainingLog:
     """Logs one line an epoch; a resumed run goes on after the epochs it keeps.
@@ -21,17 +23,16 @@ class TrainingLog:
     """
 
     def __init__(self, directory: Path, epochs: int, done: int, images: int, label: str):
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        self._file = path.open("w")
-        self._file.writelines(f"{line}\n" for line in lines[:done])
+        write_atomically(path, "".join(f"{line}\n" for line in lines[:done]))
+        self._file = path.open("a")
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=done + 1)
         self._bar = tqdm(
             total=epochs, initial=done, desc=label, unit="epoch", mininterval=0.2, disable=None
         )
-        self._epochs, self._done, self._images = epochs, done, images
-        self._start = time.perf_counter()
+        self._epochs, self._images = epochs, images
+        self._ends = [time.perf_counter()]
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -48,13 +49,16 @@ class TrainingLog:
 
     def epoch(self, epoch: int, loss: float, learning_rate: float) -> None:
         """Logs the epoch that has just ended (counted from 1)."""
-        seconds = (time.perf_counter() - self._start) / (epoch - self._done)
+        self._ends.append(time.perf_counter())
+        # Without the first epoch, which includes compilation, as soon as there are others.
+        ends = self._ends[1:] if len(self._ends) > 2 else self._ends
+        seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
         line = {
             "epoch": epoch,
             "loss": loss,
-            "learning_rate": learning_rate,
-            "images_per_second": self._images / seconds,
-            "seconds_left": seconds * (self._epochs - epoch),
+            "learning_rate": float(f"{learning_rate:.6g}"),
+            "images_per_second": round(self._images / seconds, 3),
+            "seconds_left": round(seconds * (self._epochs - epoch), 1),
         }
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

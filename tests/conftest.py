@@ -11,5 +11,5 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def shared_data() -> Path:
     """The folder of real images beside the checkout; tests that need it skip where it is absent."""
     if not SHARED_DATA.is_dir():
-        pytest.skip(f"the real images are not at hand ({SHARED_DATA.name} is not beside the checkout)")
+        pytest.skip("the real images are not at hand: no shared/data beside the checkout")
     return SHARED_DATA

