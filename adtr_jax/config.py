@@ -24,6 +24,8 @@ class Settings:
     """Pixels a token: the feature maps are s / token_stride on a side."""
     epochs: int = 500
     """Passes over the normal training images."""
+    max_steps: int | None = None
+    """Fewer epochs where they would take more steps than this."""
     batch_size: int = 16
     """Images a step, over all devices."""
     learning_rate: float = 1e-4
@@ -62,10 +64,19 @@ class Settings:
             raise InputError(
                 f"--layers {' '.join(map(str, self.layers))} must be numbers from 1 to 5, rising"
             )
+        if self.max_steps is not None and self.max_steps <= 0:
+            raise InputError(f"--max_steps={self.max_steps} must be greater than 0, or None")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
         if self.weight_decay < 0 or self.seed < 0:
             raise InputError("--weight_decay and --seed must not be negative")
+
+    def epochs_of(self, images: int) -> int:
+        """The epochs to train on so many images: `epochs`, or as many as `max_steps` allows."""
+        if self.max_steps is None:
+            return self.epochs
+        steps = -(-images // min(self.batch_size, images))
+        return min(self.epochs, -(-self.max_steps // steps))
 
     @property
     def tokens_per_side(self) -> int:
@@ -79,7 +90,8 @@ FAST = dataclasses.replace(
     PAPER,
     layers=(2, 3, 4),
     standardise=True,
-    epochs=15,
+    epochs=150,
+    max_steps=450,
     learning_rate=5e-4,
     schedule="cosine",
     dropout=0.0,

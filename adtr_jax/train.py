@@ -38,18 +38,18 @@ class TrainState(NamedTuple):
     step: Int32[Array, ""]
 
 
-def learning_rate(settings: Settings, steps: int) -> optax.Schedule:
-    """The learning rate at every one of `steps` steps.
+def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule:
+    """The learning rate at every step of `epochs` epochs of `steps` steps each.
 
     `step` is the paper's: x0.1 after four fifths of the epochs (400 of 500). `cosine` warms up
     over the first twentieth and falls to zero.
     """
     if settings.schedule == "step":
-        epoch = steps // settings.epochs
-        boundary = round(0.8 * settings.epochs) * epoch
+        boundary = round(0.8 * epochs) * steps
         return optax.piecewise_constant_schedule(settings.learning_rate, {boundary: 0.1})
+    total = epochs * steps
     return optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, max(1, steps // 20), steps
+        0.0, settings.learning_rate, max(1, total // 20), total
     )
 
 
@@ -140,7 +140,8 @@ def fit(
     """
     batch_size = min(settings.batch_size, len(features))
     steps = -(-len(features) // batch_size)
-    schedule = learning_rate(settings, settings.epochs * steps)
+    epochs = settings.epochs_of(len(features))
+    schedule = learning_rate(settings, epochs, steps)
     optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
     state = TrainState(params, optimiser.init(params), jnp.int32(0))
     state = place(state, mesh)
@@ -148,23 +149,23 @@ def fit(
     done = max(checkpoints.epochs(), default=0)
     if done:
         state = checkpoints.restore(done, state)
-    if done < settings.epochs:
+    if done < epochs:
         epoch = compile_epoch(loss, optimiser, settings.seed, mesh)
         features = place(features, mesh)
-        log = TrainingLog(directory, settings.epochs, done, len(features), label)
+        log = TrainingLog(directory, epochs, done, len(features), label)
         with log, _Interrupt() as interrupt:
             saved = time.monotonic()
-            for number in range(done + 1, settings.epochs + 1):
+            for number in range(done + 1, epochs + 1):
                 order = epoch_order(len(features), batch_size, mesh.size, settings.seed, number)
                 state, losses = epoch(state, features, *place(order, mesh, split(1)))
                 log.epoch(number, _mean(losses, order[1]), float(schedule(number * steps - 1)))
-                last = number == settings.epochs
+                last = number == epochs
                 if last or interrupt.asked or time.monotonic() - saved >= SAVE_SECONDS:
                     checkpoints.save(number, state)
                     saved = time.monotonic()
                 if interrupt.asked and not last:
                     raise Stopped(
-                        f"stopped after epoch {number} of {settings.epochs} and saved in "
+                        f"stopped after epoch {number} of {epochs} and saved in "
                         f"{checkpoints.directory}; the same command goes on from there"
                     )
     return state.params

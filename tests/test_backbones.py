@@ -118,7 +118,7 @@ def reference(name: str):
         norm.momentum = 1.0
         norm.train()
     with torch.no_grad():
-        network(torch.randn(4, 3, 96, 96))
+        network(torch.randn(2, 3, 256, 256))
     for norm in norms:
         norm.eval()
         norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn(norm.num_features)

@@ -136,11 +136,17 @@ def test_epoch_order_holds_every_image_once(count, batch, devices):
     assert not np.array_equal(order, other[0])
 
 
+def test_max_steps_bounds_the_epochs():
+    fast = Settings(epochs=150, max_steps=450)
+    assert [fast.epochs_of(images) for images in (48, 470, 600, 5, 10_000)] == [150, 15, 12, 150, 1]
+    assert Settings().epochs_of(600) == 500
+
+
 def test_learning_rate_schedules():
-    paper = train.learning_rate(Settings(), 500 * 3)
+    paper = train.learning_rate(Settings(), 500, 3)
     assert float(paper(400 * 3 - 1)) == pytest.approx(1e-4)
     assert float(paper(400 * 3)) == pytest.approx(1e-5)
-    cosine = train.learning_rate(Settings(schedule="cosine", epochs=10), 100)
+    cosine = train.learning_rate(Settings(schedule="cosine"), 10, 10)
     assert [float(cosine(i)) for i in (0, 5, 100)] == pytest.approx([0, 1e-4, 0], abs=1e-9)
 
 

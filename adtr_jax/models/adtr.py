@@ -145,11 +145,10 @@ class ADTR(nnx.Module):
         equal positions a head start of about |W p|^2 / sqrt(32), a factor e^5.
         """
         self.position[...] = self.position[...] / 0.02
-        crossing = [layer.cross_attention for layer in self.decoder]
-        for attention in [
-            *(layer.attention for layer in (*self.encoder, *self.decoder)),
-            *crossing,
-        ]:
+        attentions = [layer.attention for layer in self.encoder]
+        for layer in self.decoder:
+            attentions += [layer.attention, layer.cross_attention]
+        for attention in attentions:
             attention.key.kernel[...] = attention.query.kernel[...]
 
     def __call__(
