@@ -41,7 +41,7 @@ class Settings:
     epochs; the paper's initial values are random throughout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and optimiser stay float32."""
-    image_score: Literal["pooled_max", "max", "mean"] = "pooled_max"
+    image_score: Literal["pooled_max", "max", "mean", "top"] = "pooled_max"
     """How a score map becomes the image's score."""
     seed: int = 0
     """Of the parameters, the order of the images and the dropout."""
@@ -96,5 +96,6 @@ FAST = dataclasses.replace(
     schedule="cosine",
     dropout=0.0,
     aligned=True,
+    image_score="top",
 )
 PRESETS: dict[Preset, Settings] = {"paper": PAPER, "fast": FAST}

@@ -1,6 +1,6 @@
 """From the feature difference to the score map and the image score (Eqs. 2 and 3, Section 4.2)."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,7 @@ from jaxtyping import Array, Float
 
 from adtr_jax.resize import resize
 
-ImageScore = Literal["pooled_max", "max", "mean"]
-IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
+ImageScore = Literal["pooled_max", "max", "mean", "top"]
 
 
 def score_map(
@@ -24,12 +23,16 @@ def image_score(maps: Float[Array, "b s s"], kind: ImageScore = "pooled_max") ->
     """One score an image from its score map.
 
     `pooled_max`, the paper's, is the maximum of the average-pooled map: window s/16 (16 x 16 at
-    s = 256), stride 1, no padding.
+    s = 256), stride 1, no padding. `top` is the mean of the map's largest 5 %, which one outlying
+    token does not decide; `max` and `mean` are those of the whole map.
     """
     if kind == "max":
         return maps.max(axis=(1, 2))
     if kind == "mean":
         return maps.mean(axis=(1, 2))
+    if kind == "top":
+        values = maps.reshape(len(maps), -1)
+        return jax.lax.top_k(values, max(1, round(0.05 * values.shape[1])))[0].mean(axis=1)
     window = max(1, round(maps.shape[1] / 16))
     pooled = jax.lax.reduce_window(maps, 0.0, jax.lax.add, (1, window, window), (1, 1, 1), "VALID")
     return pooled.max(axis=(1, 2)) / window**2

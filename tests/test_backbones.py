@@ -104,25 +104,24 @@ def test_unknown_name_suggests_the_nearest():
 def reference(name: str):
     """The PyTorch network, built by default, with random weights and BatchNorm statistics.
 
-    The statistics are those of random images, then varied by up to a half: statistics that fit
-    nothing would let the signal die on the way, and the test would compare constants.
+    The kernels' gain of 1.3 keeps what the image contributes alive over a hundred layers; with a
+    gain of 1.5, B4 is chaotic: float32 and float64 differ by a tenth.
     """
     torch = pytest.importorskip("torch")
     package = "efficientnet_lite_pytorch" if "lite" in name else "efficientnet_pytorch"
-    torch.manual_seed(4)
     network = pytest.importorskip(package).EfficientNet.from_name(name).eval()
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.weight.data.uniform_(0.8, 1.2)
-        norm.bias.data.normal_(0, 0.2)
-        norm.momentum = 1.0
-        norm.train()
-    with torch.no_grad():
-        network(torch.randn(2, 3, 256, 256))
-    for norm in norms:
-        norm.eval()
-        norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn(norm.num_features)
-        norm.running_var *= torch.empty(norm.num_features).uniform_(0.5, 1.5)
+    generator = torch.Generator().manual_seed(4)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.8, 1.2, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+        elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            std = 1.3 * module.weight[0].numel() ** -0.5
+            torch.nn.init.normal_(module.weight, std=std, generator=generator)
+            if module.bias is not None:
+                torch.nn.init.normal_(module.bias, std=0.2, generator=generator)
     return network
 
 
@@ -187,8 +186,8 @@ def test_parity_with_pytorch(pair, name, size):
     expected = reference_outputs(theirs, images, ours.taps)
     logits, taps = forward(ours, images)
     assert len(expected) == 6
-    for tap in expected[1:]:  # differs from place to place, by more than a few outliers
-        assert tap.std(axis=(1, 2)).mean() > 0.02 * np.abs(tap).max() or tap.shape[1] == 1
+    for tap in expected[1:]:  # no constants: they differ from place to place, if there are several
+        assert tap.shape[1] == 1 or tap.std(axis=(1, 2)).mean() > 0.05 * np.abs(tap).max()
     assert worst((logits, *taps), expected) <= 1e-4
 
 

@@ -41,4 +41,6 @@ def test_other_image_scores():
     maps = np.random.default_rng(0).random((2, 64, 64)).astype(np.float32)
     assert np.array_equal(scoring.image_score(jnp.asarray(maps), "max"), maps.max((1, 2)))
     mean = np.asarray(scoring.image_score(jnp.asarray(maps), "mean"))
+    top = np.sort(maps.reshape(2, -1).astype(float))[:, -round(0.05 * 64 * 64) :].mean(axis=1)
+    assert np.asarray(scoring.image_score(jnp.asarray(maps), "top")) == pytest.approx(top, rel=1e-6)
     assert mean == pytest.approx(maps.mean((1, 2), dtype=float), rel=1e-6)

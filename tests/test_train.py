@@ -55,17 +55,30 @@ def test_loss_falls_and_every_epoch_is_logged(whole_run):
     log = _log(whole_run)
     assert [line["epoch"] for line in log] == list(range(1, 13))
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
-    assert [line["learning_rate"] for line in log] == pytest.approx([1e-3] * 10 + [1e-4] * 2)
+    assert [line["learning_rate"] for line in log] == pytest.approx([1e-4] * 10 + [1e-5] * 2)
     assert all(line["images_per_second"] > 0 for line in log)
     assert log[-1]["seconds_left"] == 0
     assert len(list((whole_run / "tensorboard").iterdir())) == 1
 
 
-def test_eight_devices_give_the_loss_curve_of_one(whole_run, tmp_path):
-    _finish(_start(tmp_path, devices=8, epochs=12))
-    one, eight = ([line["loss"] for line in _log(d)] for d in (whole_run, tmp_path))
-    # Batches of 6 on 8 devices: padding, dropout and the smaller last batch are all in play.
-    assert eight == pytest.approx(one, rel=1e-5)
+def test_eight_devices_give_the_loss_curve_of_one():
+    """Batches of 6 on 8 devices: padding, dropout and the smaller last batch are all in play.
+
+    In float64 the curves agree to rounding over all epochs. In float32 they do so at first; later
+    AdamW, whose first steps follow the mere sign of a gradient, amplifies the rounding of sums.
+    """
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    script = Path(__file__).parent / "devices_run.py"
+    result = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    curves = json.loads(result.stdout)
+    assert len(curves["float64"]["1"]) == 24
+    assert curves["float64"]["1"][-1] < 0.8 * curves["float64"]["1"][0]
+    assert curves["float64"]["8"] == pytest.approx(curves["float64"]["1"], rel=1e-9)
+    assert curves["float32"]["8"][:8] == pytest.approx(curves["float32"]["1"][:8], rel=1e-5)
 
 
 def test_killed_run_resumes_bit_identically(whole_run, tmp_path):

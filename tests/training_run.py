@@ -20,7 +20,7 @@ from adtr_jax.sharding import device_mesh
 
 def main(directory: Path, epochs: int, save_seconds: float) -> None:
     train.SAVE_SECONDS = save_seconds
-    settings = Settings(epochs=epochs, batch_size=6, learning_rate=1e-3)
+    settings = Settings(epochs=epochs, batch_size=6)
     graph, params = nnx.split(ADTR(12, 16, rngs=nnx.Rngs(0)))
     features = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(np.float32)
 

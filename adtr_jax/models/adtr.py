@@ -154,7 +154,7 @@ class ADTR(nnx.Module):
     def __call__(
         self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
     ) -> Float[Array, "b h w c"]:
-        """Returns the reconstruction f_hat of the features f, in float32.
+        """Returns the reconstruction f_hat of the features f, in float32 or wider.
 
         Args:
             features: f, with h*w equal to the model's `tokens`.
@@ -172,4 +172,5 @@ class ADTR(nnx.Module):
             x = jnp.broadcast_to(x, memory.shape)
         for decode in self.decoder:
             x = decode(x, memory, position, seed)
-        return self.project_out(x).reshape(b, h, w, c).astype(jnp.float32)
+        f_hat = self.project_out(x).reshape(b, h, w, c)
+        return f_hat.astype(jnp.promote_types(self.dtype, jnp.float32))

@@ -38,8 +38,9 @@ class Attention(nnx.Module):
             return x.transpose(0, 2, 1, 3).reshape(b * self.heads, -1, d // self.heads)
 
         q, k, v = split(self.query(q)), split(self.key(k)), split(self.value(v))
+        full = jnp.promote_types(q.dtype, jnp.float32)  # the softmax is never in bfloat16
         scores = jnp.einsum(
-            "bqd,bkd->bqk", q * (q.shape[-1] ** -0.5), k, preferred_element_type=jnp.float32
+            "bqd,bkd->bqk", q * (q.shape[-1] ** -0.5), k, preferred_element_type=full
         )
         # Softmax, divided by its sum only after the product with V: n x d divisions, not n x m.
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
