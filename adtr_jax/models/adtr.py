@@ -149,7 +149,8 @@ class ADTR(nnx.Module):
         for layer in self.decoder:
             attentions += [layer.attention, layer.cross_attention]
         for attention in attentions:
-            attention.key.kernel[...] = attention.query.kernel[...]
+            # A copy: the training step donates its buffers, and no buffer can be given away twice.
+            attention.key.kernel[...] = jnp.array(attention.query.kernel[...])
 
     def __call__(
         self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
