@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from adtr_jax.errors import InputError, nearest
+from adtr_jax.errors import InputError, unknown
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
         if word.startswith("--") and word.replace("-", "_") not in {
             f.replace("-", "_") for f in flags
         }:
-            raise InputError(f"{word} is no option of {prog}{nearest(word, flags)}")
+            raise unknown(f"no option of {prog}", word, flags)
     if default is None:
         return tyro.cli(kind, prog=prog, args=words, use_underscores=True)
     return tyro.cli(kind, prog=prog, args=words, default=default, use_underscores=True)

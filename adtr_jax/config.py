@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adtr_jax.backbones import NAMES
-from adtr_jax.errors import InputError, nearest
+from adtr_jax.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises InputError where a value makes no sense."""
         if self.backbone not in NAMES:
-            raise InputError(
-                f"--backbone={self.backbone} is not known{nearest(self.backbone, NAMES)}"
-            )
+            raise unknown("no backbone", self.backbone, NAMES)
         for name in ("image_size", "token_stride", "epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"--{name}={getattr(self, name)} must be greater than 0")

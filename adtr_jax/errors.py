@@ -11,9 +11,15 @@ class InputError(ValueError):
     """
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown word: the nearest known one, and all of them."""
+def unknown(what: str, word: str, known: Iterable[str]) -> InputError:
+    """The error about a word that is none of the known ones: the nearest, and all there are.
+
+    Args:
+        what: the start of the message: `no backbone`, `no category in runs/data`.
+        word: what the user wrote.
+        known: what there is.
+    """
     known = list(known)
-    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ";"
-    return f"{hint} There are: {', '.join(known)}"
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return InputError(f"{what} is called {word}: {hint}There are: {', '.join(known)}")

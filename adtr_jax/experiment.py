@@ -53,9 +53,9 @@ def run(
     mesh = device_mesh()
     with _timed(timings, "reading images"):
         size = settings.image_size
-        images = load_images(category.train, size, progress=True)
-        test_images = load_images(category.test, size, progress=True)
-        masks = load_masks(category.test, size, progress=True) if category.has_masks else None
+        images = load_images(category.train, size)
+        test_images = load_images(category.test, size)
+        masks = load_masks(category.test, size) if category.has_masks else None
     backbone = backbones.load(settings.backbone, weights)
     _claim(directory, settings, images, retrain=retrain)
     detector = _trained(

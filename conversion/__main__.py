@@ -29,9 +29,9 @@ class Settings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts one network; returns 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    settings = parse(Settings, words, prog="python -m conversion")
 
     def action() -> int:
+        settings = parse(Settings, words, prog="python -m conversion")
         path = convert(settings.name, checkpoint=settings.checkpoint, out=settings.out)
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
         return 0

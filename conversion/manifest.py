@@ -1,12 +1,11 @@
 """What is known about each published checkpoint: the reader of `weights/manifest.toml`."""
 
-import difflib
 import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import unknown
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -64,7 +63,5 @@ def entry(name: str) -> Entry:
     """
     entries = read()
     if name not in entries:
-        near = difflib.get_close_matches(name.lower(), entries, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(entries)}"
-        raise InputError(f"no network is called {name!r}; {hint}")
+        raise unknown("no network", name, entries)
     return entries[name]

@@ -92,9 +92,9 @@ def test_the_package_gives_its_names_without_jax():
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(InputError, match="unknown backbone 'efficientnet_b4'; did you mean 'effic"):
+    with pytest.raises(InputError, match="called efficientnet_b4: did you mean efficientnet-b4"):
         backbones.create("efficientnet_b4", rngs=nnx.Rngs(0))
-    with pytest.raises(InputError, match="did you mean 'efficientnet-lite2'"):
+    with pytest.raises(InputError, match="did you mean efficientnet-lite2"):
         backbones.load("lite2", Path())
 
 

@@ -216,7 +216,7 @@ def test_the_command_in_a_process_without_pytorch(tmp_path):
 def test_the_command_s_errors_and_help(tmp_path):
     result = command("efficientnet-b9", f"--out={tmp_path}")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: no network is called 'efficientnet-b9'; did you mean ")
+    assert result.stderr.startswith("error: no network is called efficientnet-b9: did you mean ")
     assert result.stderr.count("\n") == 1
     result = command("efficientnet-b4", "--chekpoint=file.pth")
     assert result.returncode == 2

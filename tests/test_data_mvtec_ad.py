@@ -191,7 +191,7 @@ def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_unknown_category(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match="no category 'metalnut' in MVTec-AD: did you mean 'metal_nut'"
+        InputError, match="no category of MVTec-AD is called metalnut: did you mean metal_nut"
     ):
         mvtec_ad.read_category("metalnut", tmp_path)
     assert len(CATEGORIES) == 15

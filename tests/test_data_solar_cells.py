@@ -49,7 +49,7 @@ def test_images_and_labels_are_the_packages_own(tmp_path: Path) -> None:
 
 def test_unknown_kind() -> None:
     with pytest.raises(
-        InputError, match="no category 'monno' in the solar cells: did you mean 'mono'"
+        InputError, match="no category of solar cells is called monno: did you mean mono"
     ):
         solar_cells.read_category("monno")
 

@@ -3,12 +3,11 @@
 Importing this package imports no JAX, so that a command line can list `NAMES` at once.
 """
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adtr_jax.backbones.scaling import SCALINGS
-from adtr_jax.errors import InputError
+from adtr_jax.errors import unknown
 
 if TYPE_CHECKING:
     import flax.nnx
@@ -38,14 +37,16 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.efficientnet.Efficie
             are not exactly those of the network.
     """
     _require_known(name)
-    from adtr_jax.backbones.weights import load_weights
+    from flax import nnx
 
-    return load_weights(name, directory)
+    from adtr_jax import state_file
+
+    # Shapes alone: drawing random weights only to replace them would take longer than reading.
+    graph, state = nnx.split(nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0))))
+    remedy = f"python -m conversion {name} --out={directory}"
+    return nnx.merge(graph, state_file.load(directory / f"{name}.safetensors", state, remedy))
 
 
 def _require_known(name: str) -> None:
     if name not in SCALINGS:
-        nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-        raise InputError(
-            f"unknown backbone {name!r}; did you mean {nearest!r}? Known: {', '.join(NAMES)}"
-        )
+        raise unknown("no backbone", name, NAMES)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from adtr_jax.data.layout import TOP_FOLDERS, Entry, arrange
 from adtr_jax.data.samples import GOOD, Category, Sample
-from adtr_jax.data.unknown import unknown_category
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, unknown
 
 
 def categories(root: Path) -> list[str]:
@@ -50,7 +49,7 @@ def read_category(root: Path, category: str) -> Category:
     if category not in known:
         if folder in _folders_in(root.expanduser()) and folder.name == category:
             raise InputError(f"{folder}/train/{GOOD} is missing: put normal images there")
-        raise unknown_category(category, known, str(root))
+        raise unknown(f"no category in {root}", category, known)
     names = [name for top in TOP_FOLDERS for name in _names(folder / top, f"{top}/", depth=2)]
     train, test = arrange(names, where=folder.as_posix())
     return Category(

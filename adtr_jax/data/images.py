@@ -20,9 +20,7 @@ from adtr_jax.errors import InputError
 _Result = TypeVar("_Result")
 
 
-def load_images(
-    samples: Sequence[Sample], size: int, *, progress: bool = False
-) -> UInt8[np.ndarray, "n {size} {size} 3"]:
+def load_images(samples: Sequence[Sample], size: int) -> UInt8[np.ndarray, "n {size} {size} 3"]:
     """Read the images as RGB, resized to `size` x `size` by Pillow's bilinear filter.
 
     The filter is Pillow's, which averages over the pixels it shrinks. The aspect ratio is not kept.
@@ -30,7 +28,6 @@ def load_images(
     Args:
         samples: n samples.
         size: Side s of the result in pixels.
-        progress: Whether to show a progress bar on standard error.
 
     Returns:
         Values 0 to 255.
@@ -45,20 +42,17 @@ def load_images(
         return np.asarray(resized.convert("RGB"))
 
     images = np.empty((len(samples), size, size, 3), np.uint8)
-    for index, image in enumerate(_in_threads(load, samples, "image", progress)):
+    for index, image in enumerate(_in_threads(load, samples, "image")):
         images[index] = image
     return images
 
 
-def load_masks(
-    samples: Sequence[Sample], size: int, *, progress: bool = False
-) -> Bool[np.ndarray, "n {size} {size}"]:
+def load_masks(samples: Sequence[Sample], size: int) -> Bool[np.ndarray, "n {size} {size}"]:
     """Read the masks, resized to `size` x `size` by nearest neighbour; True is anomalous.
 
     Args:
         samples: n samples. The anomalous ones must have a mask (`Category.has_masks`).
         size: Side s of the result in pixels.
-        progress: Whether to show a progress bar on standard error.
 
     Returns:
         All False for a normal sample.
@@ -84,21 +78,21 @@ def load_masks(
 
     masks = np.zeros((len(samples), size, size), bool)
     anomalous = [index for index, sample in enumerate(samples) if sample.label]
-    drawn = _in_threads(load, [samples[index] for index in anomalous], "mask", progress)
+    drawn = _in_threads(load, [samples[index] for index in anomalous], "mask")
     for index, mask in zip(anomalous, drawn, strict=True):
         masks[index] = mask
     return masks
 
 
 def _in_threads(
-    load: Callable[[Sample], _Result], samples: Sequence[Sample], noun: str, progress: bool
+    load: Callable[[Sample], _Result], samples: Sequence[Sample], noun: str
 ) -> Iterator[_Result]:
     """Yield `load(sample)` in order; Pillow decodes and resizes without holding the GIL."""
     pool = ThreadPoolExecutor()
     try:
         results = pool.map(load, samples)
         yield from tqdm(
-            results, f"Reading {noun}s", len(samples), unit=noun, disable=not progress, leave=False
+            results, f"Reading {noun}s", len(samples), unit=noun, leave=False, disable=None
         )
     finally:
         # After an error or Ctrl-C the rest need not be read.

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adtr_jax.data.samples import Category
-from adtr_jax.data.unknown import unknown_category
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from adtr_jax.data.mvtec_ad_builder import MvtecAd
@@ -76,7 +75,7 @@ def read_category(category: str, data_dir: Path | None = None) -> Category:
             cannot be downloaded or written, or is not the expected one.
     """
     if category not in CATEGORIES:
-        raise unknown_category(category, CATEGORIES, "MVTec-AD")
+        raise unknown("no category of MVTec-AD", category, CATEGORIES)
     try:
         # Takes half a second, and those who bring their own folder do without.
         from adtr_jax.data import mvtec_ad_builder as tfds_side

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from adtr_jax.data.samples import GOOD, Category, Sample
-from adtr_jax.data.unknown import unknown_category
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, unknown
 
 CATEGORIES = ("mono", "poly")
 
@@ -33,7 +32,7 @@ def read_category(name: str) -> Category:
         InputError: if the package is not installed or incomplete, or there is no such kind.
     """
     if name not in CATEGORIES:
-        raise unknown_category(name, CATEGORIES, "the solar cells")
+        raise unknown("no category of solar cells", name, CATEGORIES)
     folder = _folder()
     normal, defective = [], []
     for path, probability, kind in _labels(folder / "labels.csv"):
