@@ -21,11 +21,11 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
     """
     words = _split(arguments)
     flags = _flags(kind)
+    known = {flag.replace("-", "_") for flag in flags}
     for word in words:
-        if word.startswith("--") and word.replace("-", "_") not in {
-            f.replace("-", "_") for f in flags
-        }:
-            raise unknown(f"no option of {prog}", word, flags)
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag.replace("-", "_") not in known:
+            raise unknown(f"no option of {prog}", flag, flags)
     if default is None:
         return tyro.cli(kind, prog=prog, args=words, use_underscores=True)
     return tyro.cli(kind, prog=prog, args=words, default=default, use_underscores=True)
@@ -34,7 +34,12 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
 def _flags(kind: type) -> list[str]:
     """All flags of a command, those of nested dataclasses among them."""
     flags = ["--help"]
-    for name, hint in typing.get_type_hints(kind).items():
+    for name, full in typing.get_type_hints(kind, include_extras=True).items():
+        hint = full
+        while typing.get_origin(hint) is typing.Annotated:
+            hint = typing.get_args(hint)[0]
+        if tyro.conf.Positional in getattr(full, "__metadata__", ()):
+            continue
         if dataclasses.is_dataclass(hint):
             flags += _flags(typing.cast(type, hint))[1:]
         else:
@@ -64,6 +69,9 @@ def guarded(action: Callable[[], int], interrupted: str) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (OSError, MemoryError) as error:  # a full disc, a folder that is not writable
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or interrupted}", file=sys.stderr)
+        print(str(stopped) or interrupted, file=sys.stderr)
         return 130

@@ -1,11 +1,14 @@
 """The settings of a run: one frozen dataclass, checked when it is made."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from adtr_jax.backbones import NAMES
 from adtr_jax.errors import InputError, unknown
+
+ImageScore = Literal["pooled_max", "max", "mean", "top"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Settings:
     epochs: int = 500
     """Passes over the normal training images."""
     max_steps: int | None = None
-    """Fewer epochs where they would take more steps than this."""
+    """Fewer epochs where they would take more steps than this, rounded up to a whole epoch."""
     batch_size: int = 16
     """Images a step, over all devices."""
     learning_rate: float = 1e-4
@@ -40,8 +43,8 @@ class Settings:
     """Start with an attention that looks where it stands, which saves the plateau of the first
     epochs; the paper's initial values are random throughout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters and optimiser stay float32."""
-    image_score: Literal["pooled_max", "max", "mean", "top"] = "pooled_max"
+    """Of the computation, float32 in full precision; parameters and optimiser stay float32."""
+    image_score: ImageScore = "pooled_max"
     """How a score map becomes the image's score."""
     seed: int = 0
     """Of the parameters, the order of the images and the dropout."""
@@ -51,7 +54,7 @@ class Settings:
         if self.backbone not in NAMES:
             raise unknown("no backbone", self.backbone, NAMES)
         for name in ("image_size", "token_stride", "epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name}={getattr(self, name)} must be greater than 0")
         if self.image_size % self.token_stride or self.image_size < 32:
             raise InputError(
@@ -66,8 +69,10 @@ class Settings:
             raise InputError(f"--max_steps={self.max_steps} must be greater than 0, or None")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
-        if self.weight_decay < 0 or self.seed < 0:
-            raise InputError("--weight_decay and --seed must not be negative")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"--weight_decay={self.weight_decay} must be at least 0")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"--seed={self.seed} must be at least 0 and below 2^31")
 
     def epochs_of(self, images: int) -> int:
         """The epochs to train on so many images: `epochs`, or as many as `max_steps` allows."""

@@ -86,7 +86,9 @@ class Detector:
         Raises:
             InputError: a missing or damaged file, or one of another model.
         """
-        state = state_file.load(path, self._state(), "the same command and --retrain")
+        state = state_file.load(
+            path, self._state(), "delete it, and the same command makes it again"
+        )
         statistics = Statistics(**{k: np.asarray(v[...]) for k, v in state["statistics"].items()})
         return dataclasses.replace(self, statistics=statistics, params=state["model"])
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Bad input: its message is one line that says what was wrong, where, and what to do.
 
     The commands print the message without a traceback and exit with status 2.

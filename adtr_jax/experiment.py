@@ -8,18 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from adtr_jax import backbones, features, figures, metrics, report, train
+from adtr_jax import backbones, features, figures, metrics, report, run_folder, train
 from adtr_jax.backbones.efficientnet import EfficientNet
 from adtr_jax.config import Settings
 from adtr_jax.data.images import load_images, load_masks
 from adtr_jax.data.samples import Category
 from adtr_jax.detector import Detector
-from adtr_jax.errors import InputError
 from adtr_jax.files import write_atomically
 from adtr_jax.sharding import device_mesh
 
@@ -57,7 +58,10 @@ def run(
         test_images = load_images(category.test, size)
         masks = load_masks(category.test, size) if category.has_masks else None
     backbone = backbones.load(settings.backbone, weights)
-    _claim(directory, settings, images, retrain=retrain)
+    run_folder.claim(directory, _identity(settings, weights, images), retrain=retrain)
+    # Without this, float32 products run in TF32 on GPUs and in bfloat16 on TPUs.
+    precision = "highest" if settings.dtype == "float32" else "default"
+    jax.config.update("jax_default_matmul_precision", precision)
     detector = _trained(
         backbone,
         images,
@@ -79,10 +83,13 @@ def run(
         ]
         report.write(directory, values, rows)
         findings = figures.Findings(test_images, maps, masks, rows)
+        shutil.rmtree(directory / "pictures", ignore_errors=True)
         figures.save_pictures(directory / "pictures", findings)
         figures.save_overview(directory / "overview.png", findings)
         figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
-    write_atomically(directory / "timings.json", json.dumps(timings, indent=2) + "\n")
+    file = directory / "timings.json"  # a run that is only evaluated again keeps the others
+    earlier = json.loads(file.read_text()) if file.exists() else {}
+    write_atomically(file, json.dumps(earlier | timings, indent=2) + "\n")
     return values, timings
 
 
@@ -97,15 +104,15 @@ def _trained(
     timings: dict[str, float],
 ) -> Detector:
     """The detector of a finished run, or of the run that is now started or goes on."""
-    file = directory / "model.safetensors"
+    file = directory / run_folder.MODEL
     if file.exists():
-        width = features.channels(backbone, settings.layers)
-        blank = features.Statistics(np.zeros(width, np.float32), np.ones(width, np.float32))
+        blank = features.Statistics.identity(features.channels(backbone, settings.layers))
         return Detector.create(backbone, settings, blank).load(file)
     with _timed(timings, "features"):
         cached = features.compute(backbone, images, settings, mesh)
         statistics = features.statistics(cached, settings.standardise)
-        cached = statistics.standardise(cached)
+        if settings.standardise:
+            cached = statistics.standardise(cached)
     with _timed(timings, "training"):
         detector = Detector.create(backbone, settings, statistics)
         params = train.fit(
@@ -122,30 +129,16 @@ def _trained(
     return detector
 
 
-def _claim(
-    directory: Path, settings: Settings, images: UInt8[np.ndarray, "..."], *, retrain: bool
-) -> None:
-    """Makes the directory this run's own, or checks that it is; `retrain` empties it first."""
-    run = dataclasses.asdict(settings) | {
-        "layers": list(settings.layers),
-        "training_images": hashlib.sha256(images.tobytes()).hexdigest(),
-    }
-    file = directory / "settings.json"
-    if retrain and file.exists():
-        shutil.rmtree(directory)
-    if file.exists():
-        try:
-            held = json.loads(file.read_text())
-        except ValueError:
-            held = {}
-        changed = sorted(key for key in run if held.get(key) != run[key])
-        if changed:
-            was = ", ".join(f"{key} was {held.get(key)}, is now {run[key]}" for key in changed)
-            raise InputError(
-                f"{directory}: holds a run of other settings or images ({was}); "
-                "choose another folder with --out=DIR, or replace it with --retrain"
-            )
-    write_atomically(file, json.dumps(run, indent=2) + "\n")
+def _identity(
+    settings: Settings, weights: Path, images: UInt8[np.ndarray, "..."]
+) -> dict[str, Any]:
+    """What a run's parameters depend on, as JSON values."""
+    run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
+    del run["image_score"]  # of the evaluation alone
+    file = weights / f"{settings.backbone}.safetensors"
+    run["backbone_weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    run["training_images"] = hashlib.sha256(images.tobytes()).hexdigest()
+    return run
 
 
 @contextmanager

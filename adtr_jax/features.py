@@ -54,6 +54,11 @@ class Statistics(NamedTuple):
     mean: Float[np.ndarray, "c"]
     std: Float[np.ndarray, "c"]
 
+    @classmethod
+    def identity(cls, channels: int) -> "Statistics":
+        """Mean 0 and standard deviation 1: `standardise` changes nothing."""
+        return cls(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+
     def standardise(self, features: Features) -> Features:
         """Brings every channel to mean 0 and standard deviation 1 on the training images."""
         return (features - self.mean) / self.std
@@ -65,12 +70,13 @@ def statistics(features: Float[np.ndarray, "n h w c"], standardise: bool) -> Sta
     A backbone's channels differ in spread by more than a factor of ten, so that a few of them
     dominate the raw loss and the raw score.
     """
-    channels = features.shape[-1]
     if not standardise:
-        return Statistics(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+        return Statistics.identity(features.shape[-1])
     mean = features.mean(axis=(0, 1, 2), dtype=np.float64)
     std = features.std(axis=(0, 1, 2), dtype=np.float64)
-    return Statistics(mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32))
+    return Statistics(
+        mean.astype(np.float32), np.where(std > 1e-6 * std.max(), std, 1.0).astype(np.float32)
+    )
 
 
 def channels(backbone: EfficientNet, layers: Sequence[int]) -> int:

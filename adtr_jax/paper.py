@@ -8,6 +8,8 @@ MVTec-AD) nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from adtr_jax.data.mvtec_ad import CATEGORIES
+
 
 @dataclass(frozen=True)
 class PaperRow:
@@ -28,11 +30,6 @@ class PaperRow:
     mean: float
 
 
-MVTEC_AD_CATEGORIES = (
-    *("carpet", "grid", "leather", "tile", "wood"),
-    *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
-    *("pill", "screw", "toothbrush", "transistor", "zipper"),
-)
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -40,7 +37,7 @@ CIFAR10_CLASSES = (
 
 
 def _mvtec_row(method: str, mean: float) -> PaperRow:
-    return PaperRow(method, "pixel_auroc", MVTEC_AD_CATEGORIES, {}, mean)
+    return PaperRow(method, "pixel_auroc", CATEGORIES, {}, mean)
 
 
 def _cifar10_row(method: str, per_cent: str) -> PaperRow:

@@ -1,14 +1,11 @@
 """From the feature difference to the score map and the image score (Eqs. 2 and 3, Section 4.2)."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from adtr_jax.config import ImageScore
 from adtr_jax.resize import resize
-
-ImageScore = Literal["pooled_max", "max", "mean", "top"]
 
 
 def score_map(

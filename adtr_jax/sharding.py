@@ -12,8 +12,8 @@ AXIS = "data"
 
 
 def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over `devices` (default: all)."""
-    return Mesh(np.array(devices or jax.devices()), (AXIS,))
+    """A one-axis mesh over `devices` (default: all of this process)."""
+    return Mesh(np.array(devices or jax.local_devices()), (AXIS,))
 
 
 def per_device(

@@ -1,4 +1,4 @@
-"""NNX states as safetensors files: the only file that knows safetensors.
+"""NNX states as safetensors files.
 
 The tensors of a file are the leaves of a module's state, one for one, in float32; a tensor's name
 is its leaf's path in the module, joined with dots (`blocks.3.expand.kernel`).
@@ -52,25 +52,24 @@ def name(keys: tuple[Any, ...]) -> str:
 def _read(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str) -> dict[str, np.ndarray]:
     """The tensors of the file, if they are exactly those of `shapes`."""
     if not path.is_file():
-        raise InputError(f"{path} is not there; make it with `{remedy}`")
-    again = f"make it again with `{remedy}`"
+        raise InputError(f"{path} is not there; {remedy}")
     try:
         with safe_open(path, framework="numpy") as file:
             names = set(file.keys())
             for unused in sorted(names - shapes.keys()):
-                raise InputError(f"{path}: the network has no tensor {unused!r}; {again}")
+                raise InputError(f"{path}: the network has no tensor {unused!r}; {remedy}")
             for missing in sorted(shapes.keys() - names):
-                raise InputError(f"{path}: tensor {missing!r} is missing; {again}")
+                raise InputError(f"{path}: tensor {missing!r} is missing; {remedy}")
             for key, shape in shapes.items():
-                _require_fit(file.get_slice(key), key, shape, path, again)
+                _require_fit(file.get_slice(key), key, shape, path, remedy)
             return {key: file.get_tensor(key) for key in shapes}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); {again}") from None
+        raise InputError(f"{path} is not a readable safetensors file ({error}); {remedy}") from None
 
 
-def _require_fit(tensor: Any, key: str, shape: tuple[int, ...], path: Path, again: str) -> None:
+def _require_fit(tensor: Any, key: str, shape: tuple[int, ...], path: Path, remedy: str) -> None:
     found = tuple(tensor.get_shape())
     if found != shape:
-        raise InputError(f"{path}: tensor {key!r} has shape {found}, not {shape}; {again}")
+        raise InputError(f"{path}: tensor {key!r} has shape {found}, not {shape}; {remedy}")
     if tensor.get_dtype() != "F32":
-        raise InputError(f"{path}: tensor {key!r} is {tensor.get_dtype()}, not F32; {again}")
+        raise InputError(f"{path}: tensor {key!r} is {tensor.get_dtype()}, not F32; {remedy}")

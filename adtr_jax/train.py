@@ -1,5 +1,6 @@
 """State, step and loop: a pure step over cached features, an epoch as one compiled scan."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from adtr_jax.log import TrainingLog
 from adtr_jax.models.dropout import seeds
 from adtr_jax.sharding import AXIS, per_device, place, replicated, split
 
-SAVE_SECONDS = 60  # at most this much work is lost when a run is killed
+SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
 Params = Any
 # (params, features of a part of the batch, one seed a sample) -> one loss an image
@@ -48,9 +49,8 @@ def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule
         boundary = round(0.8 * epochs) * steps
         return optax.piecewise_constant_schedule(settings.learning_rate, {boundary: 0.1})
     total = epochs * steps
-    return optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, max(1, total // 20), total
-    )
+    warmup = min(max(1, total // 20), total - 1)  # of a single step, none
+    return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, total)
 
 
 def compile_epoch(
@@ -163,11 +163,12 @@ def fit(
                 if last or interrupt.asked or time.monotonic() - saved >= SAVE_SECONDS:
                     checkpoints.save(number, state)
                     saved = time.monotonic()
-                if interrupt.asked and not last:
+                if interrupt.asked:
                     raise Stopped(
                         f"stopped after epoch {number} of {epochs} and saved in "
-                        f"{checkpoints.directory}; the same command goes on from there"
+                        f"{checkpoints.directory}; the same command, without --retrain, goes on"
                     )
+    checkpoints.close()
     return state.params
 
 
@@ -195,4 +196,5 @@ class _Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this epoch; once more to stop at once", flush=True)
+        # Not print: a signal handler may run in the middle of another one.
+        os.write(2, b"\nstopping after this epoch; once more to stop at once\n")

@@ -40,7 +40,7 @@ def download(url: str, *, limit: int) -> bytes:
     return content.getvalue()
 
 
-_BY_HAND = "download it by hand and pass it with --checkpoint=FILE"
+_BY_HAND = "download it by hand and run `python -m conversion NAME --checkpoint=FILE`"
 
 
 def _reason(error: Exception) -> str:

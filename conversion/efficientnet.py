@@ -145,8 +145,8 @@ def _expected_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """The module's arrays: joined name -> shape. Nothing is computed or allocated."""
     from flax import nnx
 
-    from adtr_jax import backbones
+    from adtr_jax import backbones, state_file
 
     module = nnx.eval_shape(lambda: backbones.create(name, rngs=nnx.Rngs(0)))
     leaves = nnx.to_flat_state(nnx.state(module))
-    return {".".join(map(str, path)): tuple(leaf.get_value().shape) for path, leaf in leaves}
+    return {state_file.name(path): tuple(leaf.get_value().shape) for path, leaf in leaves}

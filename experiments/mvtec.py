@@ -5,7 +5,6 @@ python -m experiments.mvtec --category=all --data=DIR
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from adtr_jax.config import PRESETS, Settings
+from adtr_jax.errors import unknown
 from experiments.command import Command, main, run_categories
 
 
@@ -36,9 +36,10 @@ def run(command: Mvtec) -> bool:
             return mvtec_ad.read_category(name)
         return folders.read_category(command.data, name)
 
-    names: Sequence[str] = [command.category]
-    if command.category == "all":
-        names = folders.categories(command.data) if command.data else mvtec_ad.CATEGORIES
+    known = folders.categories(command.data) if command.data else mvtec_ad.CATEGORIES
+    if command.category != "all" and command.category not in known:
+        raise unknown("no category", command.category, [*known, "all"])
+    names = known if command.category == "all" else [command.category]
     return run_categories(names, read, command, paper.MVTEC_AD["ADTR"])
 
 

@@ -25,7 +25,7 @@ def run(command: SolarCells) -> bool:
     """Runs the experiment."""
     from adtr_jax.data import solar_cells
 
-    names = ["mono", "poly"] if command.category == "all" else [command.category]
+    names = solar_cells.CATEGORIES if command.category == "all" else [command.category]
     return run_categories(names, solar_cells.read_category, command)
 
 

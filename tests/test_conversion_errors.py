@@ -152,7 +152,7 @@ def test_unknown_names(capsys, out):
 def test_a_checkpoint_that_nobody_publishes(capsys, out):
     assert failure(capsys, "efficientnet-lite4", f"--out={out}") == (
         "no checkpoint of efficientnet-lite4 is published in PyTorch's format; "
-        "pass a checkpoint of efficientnet-lite4 with --checkpoint=FILE"
+        "convert one of yours: `python -m conversion efficientnet-lite4 --checkpoint=FILE`"
     )
 
 
@@ -172,14 +172,14 @@ def test_an_output_folder_that_cannot_be_written(capsys, tmp_path):
     file.write_bytes(b"")
     for folder in (file, file / "weights"):
         message = failure(capsys, "efficientnet-lite0", f"--out={folder}")
-        assert message == f"{folder}: {file} is not a folder; choose another with --out=DIR"
+        assert message == f"{folder}: {file} is not a folder; choose another"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_without_permission(capsys, tmp_path):
     tmp_path.chmod(0o555)
     message = failure(capsys, "efficientnet-lite0", f"--out={tmp_path}")
-    assert message == f"{tmp_path}: not writable; choose another folder with --out=DIR"
+    assert message == f"{tmp_path}: not writable; choose another folder"
 
 
 def test_a_full_disk(out):
@@ -190,7 +190,7 @@ def test_a_full_disk(out):
     assert result.returncode == 2
     assert result.stderr == (
         f"error: {out}/efficientnet-lite0.safetensors: cannot be written (File too large); "
-        "choose another folder with --out=DIR\n"
+        "choose another folder\n"
     )
 
 
@@ -251,7 +251,7 @@ def test_no_network(capsys, out, entry):
         message = failure(capsys, "efficientnet-lite0", f"--out={out}")
     assert message == (
         f"{url}: download failed (no connection); "
-        "download it by hand and pass it with --checkpoint=FILE"
+        "download it by hand and run `python -m conversion NAME --checkpoint=FILE`"
     )
 
 

@@ -141,8 +141,8 @@ def test_all_survives_a_failing_category(common):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--categroy=stripes"], "--categroy is no option of python -m experiments.mvtec; "
-         "did you mean --category?"),
+        (["--categroy=stripes"], "no option of python -m experiments.mvtec is called "
+         "--categroy: did you mean --category?"),
         (["--category=stripe"], "did you mean stripes?"),
         (["--category=stripes", "--layers", "3", "1"], "--layers 3 1 must be numbers from 1 to 5"),
         (["--category=stripes", "--image_size=100"], "must be at least 32 and a multiple"),

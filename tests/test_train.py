@@ -108,7 +108,7 @@ def test_interrupted_run_saves_says_so_and_goes_on(whole_run, tmp_path):
     epoch = len(_log(tmp_path))
     assert 2 <= epoch < 12
     assert f"stopped after epoch {epoch} of 12 and saved" in err
-    assert "the same command goes on from there" in err
+    assert "the same command, without --retrain, goes on" in err
     _finish(_start(tmp_path, epochs=12))
     assert np.array_equal(np.load(whole_run / "params.npy"), np.load(tmp_path / "params.npy"))
 
@@ -159,6 +159,8 @@ def test_learning_rate_schedules():
     paper = train.learning_rate(Settings(), 500, 3)
     assert float(paper(400 * 3 - 1)) == pytest.approx(1e-4)
     assert float(paper(400 * 3)) == pytest.approx(1e-5)
+    single = train.learning_rate(Settings(schedule="cosine"), 1, 1)
+    assert float(single(0)) == pytest.approx(1e-4)
     cosine = train.learning_rate(Settings(schedule="cosine"), 10, 10)
     assert [float(cosine(i)) for i in (0, 5, 100)] == pytest.approx([0, 1e-4, 0], abs=1e-9)
 

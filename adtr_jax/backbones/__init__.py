@@ -43,7 +43,7 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.efficientnet.Efficie
 
     # Shapes alone: drawing random weights only to replace them would take longer than reading.
     graph, state = nnx.split(nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0))))
-    remedy = f"python -m conversion {name} --out={directory}"
+    remedy = f"make it with `python -m conversion {name} --out={directory}`"
     return nnx.merge(graph, state_file.load(directory / f"{name}.safetensors", state, remedy))
 
 

@@ -1,0 +1,63 @@
+"""The folder of one run: whose it is, and what in it may be deleted."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adtr_jax.errors import InputError
+from adtr_jax.files import write_atomically
+
+MODEL = "model.safetensors"
+CLAIM = "settings.json"
+# All that a run writes, in the order in which it is deleted: what a later run could take for its
+# own goes first, the claim last. Nothing else in the folder is ever touched.
+PARTS = (
+    *(MODEL, "checkpoints", "log.jsonl", "tensorboard", "metrics.json", "scores.csv"),
+    *("timings.json", "overview.png", "histogram.png", "pictures", CLAIM),
+)
+
+
+def claim(directory: Path, run: Mapping[str, Any], *, retrain: bool) -> None:
+    """Makes the directory this run's own, or checks that it already is.
+
+    Args:
+        directory: the run's folder.
+        run: what a resumed run must agree on, as JSON values.
+        retrain: delete what an earlier run left there first.
+
+    Raises:
+        InputError: the directory holds a run that differs, or parts of an unknown one.
+    """
+    if retrain:
+        for part in PARTS:
+            _delete(directory / part)
+    file = directory / CLAIM
+    remedy = "choose another folder with --out=DIR, or replace it with --retrain"
+    if file.exists():
+        held = _read(file)
+        changed = sorted(key for key in run if held.get(key) != run[key])
+        if changed:
+            was = ", ".join(f"{key} was {held.get(key)}, is now {run[key]}" for key in changed)
+            raise InputError(
+                f"{directory}: holds a run of other settings or images ({was}); {remedy}"
+            )
+    elif any((directory / part).exists() for part in PARTS):
+        raise InputError(f"{directory}: holds parts of a run without its {CLAIM}; {remedy}")
+    write_atomically(file, json.dumps(run, indent=2) + "\n")
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        held = json.loads(file.read_text())
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
