@@ -13,7 +13,7 @@ demo: $(VENV)/demo.installed
 	$(BIN)/python -m experiments.solar_cells
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
