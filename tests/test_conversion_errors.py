@@ -297,12 +297,13 @@ def test_ctrl_c_in_a_download_leaves_nothing_behind(out):
         done.wait(60)
 
     with Server(drip) as url:
+        # A job in the background may have inherited that Ctrl-C is ignored: back to Python's own.
         code = f"""
-import dataclasses
+import dataclasses, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from conversion import manifest
 entry = dataclasses.replace(manifest.entry("efficientnet-b0"), url={url!r})
 manifest.entry = lambda name: entry
-import sys
 from conversion.__main__ import main
 sys.exit(main(["efficientnet-b0", "--out={out}"]))
 """

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,8 @@ def data(tmp_path_factory) -> Path:
                 _save(root / category / "ground_truth/noise" / f"{i:03}_mask.png", mask)
     for part in ("train/good", "test/good", "test/bad"):
         _save(root / "corrupt" / part / "000.png", np.zeros((SIDE, SIDE, 3), np.uint8))
-    (root / "corrupt/train/good/001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    whole = (root / "stripes/train/good/000.png").read_bytes()
+    (root / "corrupt/train/good/001.png").write_bytes(whole[: len(whole) // 2])
     return root
 
 
@@ -110,6 +113,41 @@ def test_other_settings_are_refused(finished, common):
         f"error: {finished[0]}: holds a run of other settings or images (epochs was 6, is now 7); "
         "choose another folder with --out=DIR, or replace it with --retrain"
     )
+
+
+def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):
+    """Results in the data's own folder: `--retrain` leaves the images alone."""
+    category = tmp_path / "stripes"
+    for part in ("train", "test", "ground_truth"):
+        (category / part).parent.mkdir(parents=True, exist_ok=True)
+        (category / part).symlink_to(data / "stripes" / part)
+    flags = [f"--data={tmp_path}", f"--out={tmp_path}", *common[2:], "--epochs=1"]
+    for retrain in ([], ["--retrain"]):
+        result = run("--category=stripes", *flags, *retrain)
+        assert result.returncode == 0, result.stderr
+    assert len(list((category / "train/good").iterdir())) == 16
+    (category / "settings.json").unlink()
+    result = run("--category=stripes", *flags)
+    assert result.returncode == 2
+    assert "holds parts of a run without its settings.json" in result.stderr
+
+
+def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_path):
+    flags = [common[0], f"--out={tmp_path}", *common[2:]]
+    command = [sys.executable, "-m", "experiments.mvtec", "--category=stripes", *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "stripes/log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert "the same command, without --retrain, goes on" in errors
+    assert not (tmp_path / "stripes/model.safetensors").exists()
+    result = run("--category=stripes", *flags)
+    assert result.returncode == 0, result.stderr
+    ours, whole = (folder / "model.safetensors" for folder in (tmp_path / "stripes", finished[0]))
+    assert ours.read_bytes() == whole.read_bytes()
 
 
 def test_damaged_model_is_named(common, finished):

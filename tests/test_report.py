@@ -121,12 +121,12 @@ def test_table_where_all_failed():
 
 def test_papers_mean_stands_beside_a_mean_over_the_same_categories():
     row = paper.MVTEC_AD["ADTR+"]
-    lines = table(dict.fromkeys(paper.MVTEC_AD_CATEGORIES, ALL), row).split("\n")
+    lines = table(dict.fromkeys(paper.CATEGORIES, ALL), row).split("\n")
     assert lines[0].split()[:3] == ["image", "pixel", "paper's"]
     assert lines[1].split()[:4] == ["category", "AUROC", "AUROC", "ADTR+"]
     assert lines[2].split()[:4] == ["carpet", "90.0", "91.0", "-"]
     assert lines[-1].split()[:6] == ["mean", "of", "15", "90.0", "91.0", "97.5"]
-    failed = dict.fromkeys(paper.MVTEC_AD_CATEGORIES, ALL) | {"zipper": "killed"}
+    failed = dict.fromkeys(paper.CATEGORIES, ALL) | {"zipper": "killed"}
     lines = table(failed, row).split("\n")
     assert "ADTR+" not in lines[1]
     assert lines[-1] == "ADTR+ in the paper: pixel AUROC 97.5, the mean of 15 categories"
