@@ -44,6 +44,9 @@ class Settings:
     epochs; the paper's initial values are random throughout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation, float32 in full precision; parameters and optimiser stay float32."""
+    placement: Literal["corners", "centres"] = "corners"
+    """Where a token's score goes in the score map. corners: the paper's resize, from corner to
+    corner. centres: where the network saw it, which its padding shifts up and to the left."""
     image_score: ImageScore = "pooled_max"
     """How a score map becomes the image's score."""
     seed: int = 0
@@ -100,6 +103,7 @@ FAST = dataclasses.replace(
     schedule="cosine",
     dropout=0.0,
     aligned=True,
+    placement="centres",
     image_score="top",
 )
 PRESETS: dict[Preset, Settings] = {"paper": PAPER, "fast": FAST}

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, UInt8, UInt32
 from adtr_jax import losses, state_file
 from adtr_jax.backbones.efficientnet import EfficientNet
 from adtr_jax.config import Settings
-from adtr_jax.features import Statistics, channels, extract
+from adtr_jax.features import Statistics, channels, extract, token_pixels
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.scoring import image_score, score_map
 from adtr_jax.sharding import in_batches
@@ -59,13 +59,15 @@ class Detector:
         """The score maps and the image scores of RGB images in 0..255; larger: more anomalous."""
         backbone_graph, backbone_state = nnx.split(self.backbone)
         settings = self.settings
+        centres = settings.placement == "centres"
+        tokens_at = token_pixels(self.backbone, settings) if centres else None
 
         def function(state: Any, pixels: Array) -> tuple[Array, Array]:
             backbone_state, params, statistics = state
             backbone = nnx.merge(backbone_graph, backbone_state)
             f = statistics.standardise(extract(backbone, pixels, settings))
             f_hat = nnx.merge(self.graph, params)(f)
-            maps = score_map(f, f_hat, settings.image_size)
+            maps = score_map(f, f_hat, settings.image_size, tokens_at)
             return maps, image_score(maps, settings.image_score)
 
         state = (backbone_state, self.params, self.statistics)

@@ -134,7 +134,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What a run's parameters depend on, as JSON values."""
     run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
-    del run["image_score"]  # of the evaluation alone
+    del run["placement"], run["image_score"]  # of the evaluation alone
     file = weights / f"{settings.backbone}.safetensors"
     run["backbone_weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
     run["training_images"] = hashlib.sha256(images.tobytes()).hexdigest()

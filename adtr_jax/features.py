@@ -45,6 +45,23 @@ def compute(
     )[0]
 
 
+def token_pixels(backbone: EfficientNet, settings: Settings) -> tuple[float, float]:
+    """Where the tokens are in the image: token i at the pixel `spacing * i + offset`.
+
+    The resize with align_corners=True takes each layer at other places; the mean over the channels
+    of the chosen layers counts.
+
+    Returns:
+        Spacing and offset in pixels.
+    """
+    size, last = settings.image_size, settings.tokens_per_side - 1
+    chosen = [i - 1 for i in settings.layers]
+    weights = [backbone.channels[i] for i in chosen]
+    spacings = [2 ** (i + 1) * (-(-size // 2 ** (i + 1)) - 1) / max(last, 1) for i in chosen]
+    spacing = float(np.average(spacings, weights=weights))
+    return spacing, float(np.average([backbone.centres[i] for i in chosen], weights=weights))
+
+
 Features = TypeVar("Features", Float[Array, "... c"], Float[np.ndarray, "... c"])
 
 

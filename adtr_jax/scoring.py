@@ -5,15 +5,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adtr_jax.config import ImageScore
-from adtr_jax.resize import resize
+from adtr_jax.resize import resize, spread
 
 
 def score_map(
-    f: Float[Array, "b h w c"], f_hat: Float[Array, "b h w c"], size: int
+    f: Float[Array, "b h w c"],
+    f_hat: Float[Array, "b h w c"],
+    size: int,
+    pixels: tuple[float, float] | None = None,
 ) -> Float[Array, "b s s"]:
-    """s(u) = || f(:, u) - f_hat(:, u) ||_2, raised to `size` x `size` (align_corners=True)."""
+    """s(u) = || f(:, u) - f_hat(:, u) ||_2, raised to `size` x `size` pixels.
+
+    Args:
+        f: features.
+        f_hat: their reconstruction.
+        size: s, in pixels.
+        pixels: spacing and offset of the tokens in the image (`features.token_pixels`); None
+            spreads them from corner to corner (align_corners=True), as the paper does.
+    """
     distance = jnp.linalg.norm(f - f_hat, axis=-1, keepdims=True)
-    return resize(distance, size, size)[..., 0]
+    if pixels is None:
+        return resize(distance, size, size)[..., 0]
+    return spread(distance, size, *pixels)[..., 0]
 
 
 def image_score(maps: Float[Array, "b s s"], kind: ImageScore = "pooled_max") -> Float[Array, "b"]:

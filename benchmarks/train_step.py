@@ -16,7 +16,7 @@ from flax import nnx
 
 from adtr_jax import losses
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.sharding import device_mesh
+from adtr_jax.sharding import device_mesh, place
 from adtr_jax.train import TrainState, compile_epoch
 from benchmarks.timing import interleaved
 from benchmarks.torch_adtr import TorchADTR
@@ -42,12 +42,14 @@ def jax_step(tokens: int, batch: int, rate: float):
         return losses.normal(f, nnx.merge(graph, params)(f, seed))
 
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
-    epoch = compile_epoch(loss, optimiser, 0, device_mesh())
+    mesh = device_mesh()
+    epoch = compile_epoch(loss, optimiser, 0, mesh)
     side = int(tokens**0.5)
     features = jax.random.normal(jax.random.key(0), (batch, side, side, CHANNELS))
     order = jnp.tile(jnp.arange(batch), (STEPS, 1))
     weight = jnp.ones((STEPS, batch))
     state = TrainState(params, optimiser.init(params), jnp.int32(0))
+    state, features = place((state, features), mesh)
 
     def call() -> None:
         nonlocal state

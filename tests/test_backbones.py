@@ -76,6 +76,25 @@ def test_random_initialisation_has_variance_two_over_fan_out():
     assert float(depthwise.std()) == pytest.approx((2 / 25) ** 0.5, rel=0.03)
 
 
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
+def test_centres_are_those_of_the_gradient(name):
+    """What a tap's sample sees, measured: the middle of the pixels that its value depends on."""
+    network = nnx.eval_shape(lambda: backbones.create(name, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(network)
+    # All weights equal and the activations in their linear range: a receptive field of ones.
+    state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 1e-3), state)
+    images = jnp.full((1, 128, 128, 3), 0.1)
+    for tap, stride in ((0, 2), (1, 4), (2, 8)):
+        place = 64 // stride
+
+        def value(x, tap=tap, place=place):
+            return nnx.merge(graph, state)(x)[1][tap][0, place, place, 0]
+
+        seen = np.flatnonzero(np.abs(jax.jit(jax.grad(value))(images))[0].sum((1, 2)))
+        middle = (seen[0] + seen[-1]) / 2
+        assert middle == stride * place + network.centres[tap]
+
+
 def test_static_padding_is_same_at_the_native_size():
     # Block 6 of B4 sees 95 pixels: two rows before and two after, where SAME at 64 has (1, 2).
     assert same_padding(95, 5, 2) == (2, 2)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adtr_jax.resize import resize
+from adtr_jax.resize import resize, spread
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,12 @@ def test_corners_land_on_corners():
     x = jnp.arange(12.0).reshape(1, 3, 4, 1)
     y = np.asarray(resize(x, 7, 9))[0, :, :, 0]
     assert [y[0, 0], y[0, -1], y[-1, 0], y[-1, -1]] == [0, 3, 8, 11]
+
+
+def test_spread_puts_samples_at_their_pixels():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 1)), jnp.float32)
+    y = np.asarray(spread(x, 40, 8.0, 3.0))
+    assert y.shape == (2, 40, 40, 1)
+    assert y[:, 3::8, 3::8] == pytest.approx(np.asarray(x), abs=1e-6)
+    assert y[:, 7, 3] == pytest.approx(np.asarray(x[:, :2, 0]).mean(axis=1), abs=1e-6)
+    assert np.array_equal(y[:, 39], y[:, 35]) and np.array_equal(y[:, 0], y[:, 3])

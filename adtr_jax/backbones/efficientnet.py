@@ -90,6 +90,8 @@ class EfficientNet(nnx.Module):
         taps: indices of the five blocks whose outputs are returned: the last before each halving
             of the resolution, and the last.
         channels: their channels; the strides are 2, 4, 8, 16 and 32.
+        centres: for every tap, the pixel at the centre of what its first row and column see; the
+            next are a stride further on. The static padding puts it off the stride's half.
     """
 
     def __init__(self, scaling: Scaling, *, rngs: nnx.Rngs):
@@ -99,12 +101,14 @@ class EfficientNet(nnx.Module):
         halved = (i for i, shape in enumerate(shapes[1:]) if shape.stride == 2)
         self.taps = (*halved, len(shapes) - 1)
         self.channels = tuple(shapes[i].outputs for i in self.taps)
+        padding = same_padding(scaling.image_size, 3, 2)
+        self.centres = _centres(padding, shapes, self.taps)
         self.stem = ConvNorm(
             3,
             stem,
             3,
             stride=2,
-            padding=same_padding(scaling.image_size, 3, 2),
+            padding=padding,
             activation=activation,
             rngs=rngs,
         )
@@ -155,6 +159,17 @@ def same_padding(side: int, size: int, stride: int) -> Padding:
     """
     total = max((math.ceil(side / stride) - 1) * stride + size - side, 0)
     return total // 2, total - total // 2
+
+
+def _centres(stem: Padding, shapes: list[BlockShape], taps: tuple[int, ...]) -> tuple[float, ...]:
+    """The pixel that row 0 of every tap is centred on; pixel 0 is the first one's centre."""
+    stride, centre, centres = 2, 1.0 - stem[0], []
+    for i, shape in enumerate(shapes):
+        centre += stride * ((shape.size - 1) / 2 - shape.padding[0])
+        stride *= shape.stride
+        if i in taps:
+            centres.append(centre)
+    return tuple(centres)
 
 
 def _layout(scaling: Scaling) -> tuple[int, list[BlockShape], int]:
