@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,10 +18,15 @@ SIDE = 64
 SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
 
 
-def run(*arguments: str, module: str = "experiments.mvtec") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *arguments]
+def run(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-m", "experiments.mvtec", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
 
@@ -93,6 +99,21 @@ def test_results(finished):
     assert f"{100 * metrics['pixel_auroc']:.1f}" in printed
     assert "training" in printed
     assert str(directory / "pictures") in printed
+
+
+def _scores(directory: Path) -> list[float]:
+    with (directory / "scores.csv").open() as file:
+        return [float(row["score"]) for row in csv.DictReader(file)]
+
+
+def test_eight_devices_give_the_scores_of_one(finished, common, tmp_path):
+    flags = [common[0], f"--out={tmp_path}", *common[2:]]
+    result = run("--category=stripes", *flags, devices=8)
+    assert result.returncode == 0, result.stderr
+    # Six epochs of one step each: AdamW has not had the time to amplify rounding.
+    assert _scores(tmp_path / "stripes") == pytest.approx(_scores(finished[0]), rel=1e-3)
+    metrics = json.loads((tmp_path / "stripes/metrics.json").read_text())
+    assert metrics["image_auroc"] == 1.0
 
 
 def test_a_finished_run_is_evaluated_but_not_trained_again(finished, common):
