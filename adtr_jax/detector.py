@@ -17,7 +17,7 @@ from adtr_jax.backbones.efficientnet import EfficientNet
 from adtr_jax.config import Settings
 from adtr_jax.features import Statistics, channels, extract, token_pixels
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.scoring import image_score, score_map
+from adtr_jax.scoring import image_score, score_map, token_scores
 from adtr_jax.sharding import in_batches
 
 
@@ -66,9 +66,9 @@ class Detector:
             backbone_state, params, statistics = state
             backbone = nnx.merge(backbone_graph, backbone_state)
             f = statistics.standardise(extract(backbone, pixels, settings))
-            f_hat = nnx.merge(self.graph, params)(f)
-            maps = score_map(f, f_hat, settings.image_size, tokens_at)
-            return maps, image_score(maps, settings.image_score)
+            tokens = token_scores(f, nnx.merge(self.graph, params)(f))
+            maps = score_map(tokens, settings.image_size, tokens_at)
+            return maps, image_score(tokens, maps, settings.image_score)
 
         state = (backbone_state, self.params, self.statistics)
         batch_size = settings.batch_size

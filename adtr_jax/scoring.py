@@ -8,40 +8,48 @@ from adtr_jax.config import ImageScore
 from adtr_jax.resize import resize, spread
 
 
+def token_scores(
+    f: Float[Array, "b h w c"], f_hat: Float[Array, "b h w c"]
+) -> Float[Array, "b h w"]:
+    """s(u) = || f(:, u) - f_hat(:, u) ||_2 at every position u."""
+    return jnp.linalg.norm(f - f_hat, axis=-1)
+
+
 def score_map(
-    f: Float[Array, "b h w c"],
-    f_hat: Float[Array, "b h w c"],
-    size: int,
-    pixels: tuple[float, float] | None = None,
+    tokens: Float[Array, "b h w"], size: int, pixels: tuple[float, float] | None = None
 ) -> Float[Array, "b s s"]:
-    """s(u) = || f(:, u) - f_hat(:, u) ||_2, raised to `size` x `size` pixels.
+    """The token scores raised to `size` x `size` pixels.
 
     Args:
-        f: features.
-        f_hat: their reconstruction.
+        tokens: s(u).
         size: s, in pixels.
         pixels: spacing and offset of the tokens in the image (`features.token_pixels`); None
             spreads them from corner to corner (align_corners=True), as the paper does.
     """
-    distance = jnp.linalg.norm(f - f_hat, axis=-1, keepdims=True)
     if pixels is None:
-        return resize(distance, size, size)[..., 0]
-    return spread(distance, size, *pixels)[..., 0]
+        return resize(tokens[..., None], size, size)[..., 0]
+    return spread(tokens[..., None], size, *pixels)[..., 0]
 
 
-def image_score(maps: Float[Array, "b s s"], kind: ImageScore = "pooled_max") -> Float[Array, "b"]:
-    """One score an image from its score map.
+def image_score(
+    tokens: Float[Array, "b h w"], maps: Float[Array, "b s s"], kind: ImageScore
+) -> Float[Array, "b"]:
+    """One score an image.
 
-    `pooled_max`, the paper's, is the maximum of the average-pooled map: window s/16 (16 x 16 at
-    s = 256), stride 1, no padding. `top` is the mean of the map's largest 5 %, which one outlying
-    token does not decide; `max` and `mean` are those of the whole map.
+    Args:
+        tokens: s(u).
+        maps: the score maps made of them.
+        kind: `pooled_max`, the paper's, is the maximum of the average-pooled map: window s/16
+            (16 x 16 at s = 256), stride 1, no padding. `max` and `mean` are those of the whole
+            map. `top` is the mean of the largest 5 % of the token scores, in the form of Eq. 8:
+            no single outlying token decides it.
     """
     if kind == "max":
         return maps.max(axis=(1, 2))
     if kind == "mean":
         return maps.mean(axis=(1, 2))
     if kind == "top":
-        values = maps.reshape(len(maps), -1)
+        values = tokens.reshape(len(tokens), -1)
         return jax.lax.top_k(values, max(1, round(0.05 * values.shape[1])))[0].mean(axis=1)
     window = max(1, round(maps.shape[1] / 16))
     pooled = jax.lax.reduce_window(maps, 0.0, jax.lax.add, (1, window, window), (1, 1, 1), "VALID")

@@ -22,11 +22,14 @@ def test_normal_loss_is_equation_1():
 def test_score_map_is_the_norm_of_the_difference():
     f, f_hat = _pair((2, 4, 4, 6))
     expected = np.sqrt(((np.asarray(f, float) - np.asarray(f_hat)) ** 2).sum(-1))
-    assert np.asarray(scoring.score_map(f, f_hat, 4)) == pytest.approx(expected, rel=1e-5)
-    raised = np.asarray(scoring.score_map(f, f_hat, 64))
+    tokens = scoring.token_scores(f, f_hat)
+    assert np.asarray(tokens) == pytest.approx(expected, rel=1e-5)
+    raised = np.asarray(scoring.score_map(tokens, 64))
     assert raised.shape == (2, 64, 64)
     assert raised[:, 0, 0] == pytest.approx(expected[:, 0, 0], rel=1e-5)  # align_corners=True
     assert raised[:, -1, -1] == pytest.approx(expected[:, -1, -1], rel=1e-5)
+    placed = np.asarray(scoring.score_map(tokens, 64, (16.0, 3.0)))
+    assert placed[:, 3::16, 3::16] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("size", "window"), [(256, 16), (128, 8), (32, 2), (512, 32)])
@@ -34,13 +37,18 @@ def test_image_score_pools_with_a_window_that_scales(size, window):
     maps = np.random.default_rng(0).random((2, size, size)).astype(np.float32)
     views = np.lib.stride_tricks.sliding_window_view(maps.astype(float), (window, window), (1, 2))
     expected = views.mean((-1, -2)).max((1, 2))
-    assert np.asarray(scoring.image_score(jnp.asarray(maps))) == pytest.approx(expected, rel=1e-5)
+    ours = scoring.image_score(jnp.zeros((2, 4, 4)), jnp.asarray(maps), "pooled_max")
+    assert np.asarray(ours) == pytest.approx(expected, rel=1e-5)
 
 
 def test_other_image_scores():
-    maps = np.random.default_rng(0).random((2, 64, 64)).astype(np.float32)
-    assert np.array_equal(scoring.image_score(jnp.asarray(maps), "max"), maps.max((1, 2)))
-    mean = np.asarray(scoring.image_score(jnp.asarray(maps), "mean"))
-    top = np.sort(maps.reshape(2, -1).astype(float))[:, -round(0.05 * 64 * 64) :].mean(axis=1)
-    assert np.asarray(scoring.image_score(jnp.asarray(maps), "top")) == pytest.approx(top, rel=1e-6)
-    assert mean == pytest.approx(maps.mean((1, 2), dtype=float), rel=1e-6)
+    rng = np.random.default_rng(0)
+    tokens, maps = (jnp.asarray(rng.random((2, n, n)), jnp.float32) for n in (10, 64))
+    expected = {
+        "max": np.asarray(maps).max((1, 2)),
+        "mean": np.asarray(maps).mean((1, 2), dtype=float),
+        "top": np.sort(np.asarray(tokens, float).reshape(2, 100))[:, -5:].mean(axis=1),
+    }
+    for kind, values in expected.items():
+        ours = np.asarray(scoring.image_score(tokens, maps, kind))
+        assert ours == pytest.approx(values, rel=1e-6), kind
