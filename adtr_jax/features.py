@@ -9,14 +9,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax.backbones.efficientnet import EfficientNet
+from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import Settings
 from adtr_jax.resize import resize
 from adtr_jax.sharding import in_batches
 
 
 def extract(
-    backbone: EfficientNet, pixels: UInt8[Array, "b s s 3"], settings: Settings
+    backbone: Backbone, pixels: UInt8[Array, "b s s 3"], settings: Settings
 ) -> Float[Array, "b h w c"]:
     """The chosen layers' maps, resized to h x w (align_corners=True), concatenated in order.
 
@@ -32,7 +32,7 @@ def extract(
 
 
 def compute(
-    backbone: EfficientNet, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
+    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
 ) -> Float[np.ndarray, "n h w c"]:
     """The features of all images, on the host; computed once, for nothing before them trains."""
     graph, state = nnx.split(backbone)
@@ -45,7 +45,7 @@ def compute(
     )[0]
 
 
-def token_pixels(backbone: EfficientNet, settings: Settings) -> tuple[float, float]:
+def token_pixels(backbone: Backbone, settings: Settings) -> tuple[float, float]:
     """Where the tokens are in the image: token i at the pixel `spacing * i + offset`.
 
     The resize with align_corners=True takes each layer at other places; the mean over the channels
@@ -96,6 +96,6 @@ def statistics(features: Float[np.ndarray, "n h w c"], standardise: bool) -> Sta
     )
 
 
-def channels(backbone: EfficientNet, layers: Sequence[int]) -> int:
+def channels(backbone: Backbone, layers: Sequence[int]) -> int:
     """c, the channels of the chosen layers together."""
     return sum(backbone.channels[i - 1] for i in layers)

@@ -18,16 +18,17 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from adtr_jax import backbones
-from adtr_jax.backbones.efficientnet import EfficientNet
+from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.backbones.scaling import SCALINGS
 from benchmarks.timing import interleaved
-from conversion.efficientnet import to_flax
+from conversion.mapping import to_flax
 
 
 @dataclass(frozen=True)
 class Features:
     """Print the seconds of one forward pass in JAX and in PyTorch, and their ratio."""
 
-    backbone: Literal[backbones.NAMES] = "efficientnet-b4"  # type: ignore[valid-type]
+    backbone: Literal[tuple(SCALINGS)] = "efficientnet-b4"  # type: ignore[valid-type]
     """The network, with random weights."""
     batch: tuple[int, ...] = (1, 8)
     """Images in one call."""
@@ -37,7 +38,7 @@ class Features:
     """How often each is timed, in turn; the median counts."""
 
 
-def networks(name: str) -> tuple[EfficientNet, torch.nn.Module]:
+def networks(name: str) -> tuple[Backbone, torch.nn.Module]:
     """Ours and the package's, with the same random weights."""
     if "lite" in name:
         from efficientnet_lite_pytorch import EfficientNet as TorchEfficientNet
@@ -51,7 +52,7 @@ def networks(name: str) -> tuple[EfficientNet, torch.nn.Module]:
         return backbones.load(name, Path(folder)), theirs
 
 
-def jax_forward(network: EfficientNet, images: np.ndarray) -> Callable[[], object]:
+def jax_forward(network: Backbone, images: np.ndarray) -> Callable[[], object]:
     """One call computes logits and taps."""
     graph, state = nnx.split(network)
     forward = jax.jit(lambda state, x: nnx.merge(graph, state)(x))

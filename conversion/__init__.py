@@ -1,7 +1,8 @@
 """PyTorch checkpoints -> Flax weights, without PyTorch.
 
 checkpoint (`download`, `manifest`) -> tensors (`torch_file`, `state_dict`) -> Flax names and layout
-(`efficientnet`) -> safetensors file (`weights`). Nothing in a checkpoint is ever executed.
+(`mapping`; the tables: `rules`, `efficientnet`, `resnet`) -> safetensors file (`weights`). Nothing
+in a checkpoint is ever executed.
 """
 
 from conversion.weights import WEIGHTS, convert, ensure

@@ -17,7 +17,8 @@ class Settings:
     """Turn the PyTorch checkpoint of a network into DIR/NAME.safetensors, without PyTorch."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """efficientnet-b0 to efficientnet-b7, or efficientnet-lite0 to efficientnet-lite4."""
+    """efficientnet-b0 to -b7, efficientnet-lite0 to -lite4, resnet-18, resnet-34 or
+    wide-resnet-50-2."""
 
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The checkpoint, if it is not to be downloaded or taken from the installed package."""

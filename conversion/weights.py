@@ -23,7 +23,7 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -
     place until the new one is complete. Its header carries a JSON object `provenance`.
 
     Args:
-        name: efficientnet-b0 to -b7 or efficientnet-lite0 to -lite4.
+        name: one of `adtr_jax.backbones.NAMES`.
         checkpoint: a PyTorch file (legacy or zip format) that holds the state dict.
         out: folder for the converted file, made if it does not exist.
 
@@ -34,7 +34,7 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -
         InputError: unknown name, no checkpoint, wrong SHA-256, a file that is truncated or no
             state dict, a tensor too many, too few or of the wrong shape, or `out` not writable.
     """
-    from conversion.efficientnet import to_flax
+    from conversion.mapping import to_flax
 
     entry = manifest.entry(name)
     _require_writable(out)  # before a long download, not after it

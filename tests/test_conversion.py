@@ -18,7 +18,8 @@ import conversion
 from adtr_jax.backbones import NAMES
 from adtr_jax.backbones.scaling import SCALINGS
 from adtr_jax.errors import InputError
-from conversion import efficientnet, manifest, torch_file
+from conversion import manifest, torch_file
+from conversion.mapping import to_flax
 
 PARAMETERS = {
     "efficientnet-b0": 5_288_548,
@@ -36,7 +37,7 @@ def lite0() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_every_tensor_is_mapped_and_counted(name):
     state = arrays_of(random_network(name))
-    arrays = efficientnet.to_flax(state, name)
+    arrays = to_flax(state, name)
     counters = [key for key in state if key.endswith("num_batches_tracked")]
     assert len(arrays) == len(state) - len(counters)
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
@@ -51,7 +52,7 @@ def test_every_tensor_is_mapped_and_counted(name):
 
 def test_layouts_and_names_of_every_kind_of_tensor():
     state = arrays_of(random_network("efficientnet-b0"))
-    arrays = efficientnet.to_flax(state, "efficientnet-b0")
+    arrays = to_flax(state, "efficientnet-b0")
     expected = {
         "stem.kernel": np.einsum("oihw->hwio", state["_conv_stem.weight"]),
         "stem.scale": state["_bn0.weight"],
@@ -82,7 +83,7 @@ def test_layouts_and_names_of_every_kind_of_tensor():
 
 def test_half_precision_checkpoints_become_float32(lite0):
     halved = {key: value.astype(np.float16) for key, value in lite0.items()}
-    arrays = efficientnet.to_flax(halved, "efficientnet-lite0")
+    arrays = to_flax(halved, "efficientnet-lite0")
     assert arrays["stem.kernel"].dtype == np.float32
     np.testing.assert_array_equal(arrays["stem.scale"], halved["_bn0.weight"].astype(np.float32))
 
@@ -115,7 +116,7 @@ def test_a_state_dict_that_does_not_fit_is_refused(lite0, message):
     state = {**lite0, **SPOILED[message]}
     state = {key: value for key, value in state.items() if value is not None}
     with pytest.raises(InputError) as caught:
-        efficientnet.to_flax(state, "efficientnet-lite0", source="file.pth")
+        to_flax(state, "efficientnet-lite0", source="file.pth")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -124,7 +125,7 @@ def test_converts_the_packaged_checkpoint(tmp_path, lite0):
     path = conversion.convert("efficientnet-lite0", out=tmp_path / "new" / "weights")
     assert path == tmp_path / "new" / "weights" / "efficientnet-lite0.safetensors"
     arrays = load_file(path)
-    expected = efficientnet.to_flax(lite0, "efficientnet-lite0")
+    expected = to_flax(lite0, "efficientnet-lite0")
     assert sorted(arrays) == sorted(expected)
     for key, array in expected.items():
         np.testing.assert_array_equal(arrays[key], array)
@@ -183,9 +184,12 @@ def test_the_manifest_knows_all_networks():
     for name, entry in entries.items():
         published = entry.url or entry.file
         assert not published or entry.sha256.startswith(published[-12:-4]), name
-        assert entry.image_size == SCALINGS[name].image_size
-        sizes = LiteNet if "lite" in name else EfficientNet
-        assert entry.image_size == sizes.get_image_size(name)
+        if name in SCALINGS:
+            assert entry.image_size == SCALINGS[name].image_size
+            sizes = LiteNet if "lite" in name else EfficientNet
+            assert entry.image_size == sizes.get_image_size(name)
+        else:
+            assert entry.image_size == 224  # the side of torchvision's crops
         white = (255 - np.array(entry.mean)) / np.array(entry.std)
         expected = [1.0] * 3 if "lite" in name else [2.2489083, 2.4285714, 2.64]
         np.testing.assert_allclose(white, expected, rtol=1e-7)

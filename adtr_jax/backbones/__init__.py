@@ -6,31 +6,40 @@ Importing this package imports no JAX, so that a command line can list `NAMES` a
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adtr_jax.backbones.scaling import SCALINGS
+from adtr_jax.backbones.scaling import LAYOUTS, SCALINGS
 from adtr_jax.errors import unknown
 
 if TYPE_CHECKING:
     import flax.nnx
 
-    import adtr_jax.backbones.efficientnet
+    import adtr_jax.backbones.backbone
 
-NAMES: tuple[str, ...] = tuple(SCALINGS)
+PIXELS = "pixels"  # no network and no weights: the image itself
+NAMES: tuple[str, ...] = (*SCALINGS, *LAYOUTS, PIXELS)
 
 
-def create(name: str, *, rngs: "flax.nnx.Rngs") -> "adtr_jax.backbones.efficientnet.EfficientNet":
+def create(name: str, *, rngs: "flax.nnx.Rngs") -> "adtr_jax.backbones.backbone.Backbone":
     """The network `name` with random weights and BatchNorm statistics of mean 0, variance 1.
 
     Raises:
         InputError: `name` is not in `NAMES`; the message suggests the nearest.
     """
     _require_known(name)
+    if name in LAYOUTS:
+        from adtr_jax.backbones.resnet import ResNet
+
+        return ResNet(LAYOUTS[name], rngs=rngs)
+    if name == PIXELS:
+        from adtr_jax.backbones.pixels import Pixels
+
+        return Pixels()
     from adtr_jax.backbones.efficientnet import EfficientNet
 
     return EfficientNet(SCALINGS[name], rngs=rngs)
 
 
-def load(name: str, directory: Path) -> "adtr_jax.backbones.efficientnet.EfficientNet":
-    """The network `name` with the weights in `directory/name.safetensors`.
+def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
+    """The network `name` with the weights in `directory/name.safetensors`; `pixels` has none.
 
     Raises:
         InputError: `name` is not in `NAMES`, or the file is not there, is corrupt, or its tensors
@@ -41,6 +50,9 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.efficientnet.Efficie
 
     from adtr_jax import state_file
 
+    if name == PIXELS:
+        return create(name, rngs=nnx.Rngs(0))
+
     # Shapes alone: drawing random weights only to replace them would take longer than reading.
     graph, state = nnx.split(nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0))))
     remedy = f"make it with `python -m conversion {name} --out={directory}`"
@@ -48,5 +60,5 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.efficientnet.Efficie
 
 
 def _require_known(name: str) -> None:
-    if name not in SCALINGS:
+    if name not in NAMES:
         raise unknown("no backbone", name, NAMES)

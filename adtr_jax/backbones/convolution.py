@@ -1,4 +1,4 @@
-"""Convolution, inference BatchNorm and activation: the one building block of the EfficientNets."""
+"""Convolution, inference BatchNorm and activation: the one building block of the backbones."""
 
 import functools
 import math
@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
-
-EPSILON = 1e-3  # BatchNorm's, of the reference networks
 
 Activation = Callable[[Array], Array]
 Padding = tuple[int, int]  # before and after, the same for rows and columns
@@ -52,10 +50,11 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         padding: Padding = (0, 0),
         depthwise: bool = False,
+        epsilon: float,
         activation: Activation = identity,
         rngs: nnx.Rngs,
     ):
-        self.stride, self.padding = stride, padding
+        self.stride, self.padding, self.epsilon = stride, padding, epsilon
         self.depthwise, self.activation = depthwise, activation
         # Variance 2 / fan-out as in the reference; a depthwise kernel fans out to one channel.
         fan_out = size * size * (1 if depthwise else outputs)
@@ -69,16 +68,21 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         """Applies the three, with BatchNorm's running statistics."""
-        multiplier = self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)
+        multiplier = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
         offset = (self.bias[...] - self.mean[...] * multiplier).astype(x.dtype)
-        if self.kernel.shape[:2] == (1, 1):
-            # The multiplier goes into the loop that adds the offset and activates: folding it into
-            # the kernel would copy all weights in every call, a fifth of the time of one image.
-            y = jnp.einsum("bhwi,io->bhwo", x, self.kernel[0, 0].astype(x.dtype))
-            return self.activation(y * multiplier.astype(x.dtype) + offset)
-        kernel = (self.kernel[...] * multiplier).astype(x.dtype)
-        convolve = depthwise_convolution if self.depthwise else convolution
-        return self.activation(convolve(x, kernel, self.stride, self.padding) + offset)
+        if self.depthwise:
+            kernel = (self.kernel[...] * multiplier).astype(x.dtype)
+            y = depthwise_convolution(x, kernel, self.stride, self.padding)
+            return self.activation(y + offset)
+        # The multiplier goes into the loop that adds the offset and activates: folding it into
+        # the kernel would copy all weights in every call, a fifth of the time of one image.
+        kernel = self.kernel[...].astype(x.dtype)
+        if kernel.shape[:2] == (1, 1):
+            x = x[:, :: self.stride, :: self.stride]
+            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+        else:
+            y = convolution(x, kernel, self.stride, self.padding)
+        return self.activation(y * multiplier.astype(x.dtype) + offset)
 
 
 class Dense(nnx.Module):

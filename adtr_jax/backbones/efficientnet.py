@@ -13,12 +13,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from adtr_jax.backbones.backbone import CLASSES, Backbone
 from adtr_jax.backbones.convolution import ConvNorm, Dense, Padding, relu6, swish
 from adtr_jax.backbones.scaling import Scaling
 
-CLASSES = 1000
-# ImageNet's mean and standard deviation, RGB on [0, 1].
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EPSILON = 1e-3  # BatchNorm's, of the reference networks
 
 # Table 1 of the paper: blocks, kernel size, stride of the first block, expansion, channels.
 STAGES = (
@@ -52,7 +51,7 @@ class MBConv(nnx.Module):
         width = shape.inputs * shape.expansion
         self.residual = shape.stride == 1 and shape.inputs == shape.outputs
         self.expand = (
-            ConvNorm(shape.inputs, width, activation=activation, rngs=rngs)
+            ConvNorm(shape.inputs, width, epsilon=EPSILON, activation=activation, rngs=rngs)
             if shape.expansion != 1
             else None
         )
@@ -63,6 +62,7 @@ class MBConv(nnx.Module):
             stride=shape.stride,
             padding=shape.padding,
             depthwise=True,
+            epsilon=EPSILON,
             activation=activation,
             rngs=rngs,
         )
@@ -70,7 +70,7 @@ class MBConv(nnx.Module):
         squeezed = max(1, shape.inputs // 4)
         self.squeeze = None if lite else Dense(width, squeezed, rngs=rngs)
         self.excite = None if lite else Dense(squeezed, width, rngs=rngs)
-        self.project = ConvNorm(width, shape.outputs, rngs=rngs)
+        self.project = ConvNorm(width, shape.outputs, epsilon=EPSILON, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         """The block's raw output: no activation after the projection or the residual."""
@@ -83,15 +83,13 @@ class MBConv(nnx.Module):
         return x + y if self.residual else y
 
 
-class EfficientNet(nnx.Module):
-    """A network of the family, frozen: BatchNorm uses its running statistics.
+class EfficientNet(Backbone):
+    """A network of the family; its taps are raw block outputs, without BatchNorm or activation.
 
     Attributes:
         taps: indices of the five blocks whose outputs are returned: the last before each halving
-            of the resolution, and the last.
-        channels: their channels; the strides are 2, 4, 8, 16 and 32.
-        centres: for every tap, the pixel at the centre of what its first row and column see; the
-            next are a stride further on. The static padding puts it off the stride's half.
+            of the resolution, and the last. The static padding puts their `centres` off the
+            stride's half.
     """
 
     def __init__(self, scaling: Scaling, *, rngs: nnx.Rngs):
@@ -109,27 +107,20 @@ class EfficientNet(nnx.Module):
             3,
             stride=2,
             padding=padding,
+            epsilon=EPSILON,
             activation=activation,
             rngs=rngs,
         )
         self.blocks = nnx.List([MBConv(shape, scaling.lite, rngs=rngs) for shape in shapes])
-        self.head = ConvNorm(shapes[-1].outputs, head, activation=activation, rngs=rngs)
+        self.head = ConvNorm(
+            shapes[-1].outputs, head, epsilon=EPSILON, activation=activation, rngs=rngs
+        )
         self.classifier = Dense(head, CLASSES, rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
-        """Logits and taps of normalised images, in the images' dtype.
-
-        Under `jax.jit` a caller that drops the logits does not pay for them.
-
-        Args:
-            images: RGB as `normalise` returns it, of any size from 32 x 32.
-
-        Returns:
-            The logits of ImageNet's classes, and five maps [b, h/s, w/s, channels[i]] at strides
-            s = 2, 4, 8, 16, 32: raw block outputs, without further BatchNorm or activation.
-        """
+        """As `Backbone` says."""
         x = self.stem(images)
         taps = []
         for i, block in enumerate(self.blocks):
@@ -146,10 +137,9 @@ class EfficientNet(nnx.Module):
 
         B0..B7: ImageNet's mean and standard deviation on [0, 1]; lite: (x - 127) / 128.
         """
-        x = jnp.asarray(pixels, jnp.float32)
         if self.lite:
-            return (x - 127) / 128
-        return (x / 255 - jnp.array(MEAN)) / jnp.array(STD)
+            return (jnp.asarray(pixels, jnp.float32) - 127) / 128
+        return super().normalise(pixels)
 
 
 def same_padding(side: int, size: int, stride: int) -> Padding:

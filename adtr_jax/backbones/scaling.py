@@ -1,10 +1,10 @@
-"""The published networks of the EfficientNet family: how each scales the baseline B0."""
+"""The published networks: what sets each apart from the others of its family."""
 
 from typing import NamedTuple
 
 
 class Scaling(NamedTuple):
-    """Compound scaling of one network (Tan & Le 2019, Eq. 3)."""
+    """Compound scaling of one EfficientNet over the baseline B0 (Tan & Le 2019, Eq. 3)."""
 
     width: float
     """Factor on the channels."""
@@ -31,4 +31,23 @@ SCALINGS: dict[str, Scaling] = {
     "efficientnet-lite2": Scaling(1.1, 1.2, 260, lite=True),
     "efficientnet-lite3": Scaling(1.2, 1.4, 280, lite=True),
     "efficientnet-lite4": Scaling(1.4, 1.8, 300, lite=True),
+}
+
+
+class Layout(NamedTuple):
+    """The residual blocks of one ResNet."""
+
+    blocks: tuple[int, int, int, int]
+    """Blocks of each of the four layer groups."""
+    bottleneck: int | None
+    """Channels of the first group's 3x3 convolutions in bottleneck blocks, doubled from group to
+    group; None for basic blocks."""
+
+
+# He et al. 2016, Table 1; Zagoruyko & Komodakis 2016, WRN-50-2: ResNet-50 with a bottleneck of
+# twice 64 channels.
+LAYOUTS: dict[str, Layout] = {
+    "resnet-18": Layout((2, 2, 2, 2), bottleneck=None),
+    "resnet-34": Layout((3, 4, 6, 3), bottleneck=None),
+    "wide-resnet-50-2": Layout((3, 4, 6, 3), bottleneck=128),
 }

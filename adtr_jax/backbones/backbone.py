@@ -1,0 +1,50 @@
+"""What every backbone is to the rest of the code: an ImageNet network with logits and five taps."""
+
+import abc
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+CLASSES = 1000
+# ImageNet's mean and standard deviation, RGB on [0, 1].
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Backbone(nnx.Module):
+    """An ImageNet network, frozen: BatchNorm uses its running statistics.
+
+    Attributes:
+        channels: of the five taps, whose strides are 2, 4, 8, 16 and 32.
+        centres: for every tap, the pixel at the centre of what its first row and column see; the
+            next are a stride further on. Pixel 0 is the first pixel's centre.
+    """
+
+    channels: tuple[int, ...]
+    centres: tuple[float, ...]
+
+    @abc.abstractmethod
+    def __call__(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """Logits and taps of normalised images, in the images' dtype.
+
+        Under `jax.jit` a caller that drops the logits does not pay for them.
+
+        Args:
+            images: RGB as `normalise` returns it, of any size from 32 x 32.
+
+        Returns:
+            The logits of ImageNet's classes, and five maps [b, h/s, w/s, channels[i]] at strides
+            s = 2, 4, 8, 16, 32; sides that s does not divide are rounded up.
+        """
+
+    def normalise(
+        self, pixels: UInt8[Array | np.ndarray, "b h w 3"] | Float[Array | np.ndarray, "b h w 3"]
+    ) -> Float[Array, "b h w 3"]:
+        """RGB values in 0..255 -> float32 images as the checkpoint was trained on.
+
+        ImageNet's mean and standard deviation on [0, 1], unless a network says otherwise.
+        """
+        return (jnp.asarray(pixels, jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)

@@ -1,0 +1,42 @@
+"""No network: the image's own pixels as features, for the ablation in the paper's Table 4b."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adtr_jax.backbones.backbone import Backbone
+
+STRIDES = (2, 4, 8, 16, 32)
+
+
+class Pixels(Backbone):
+    """Stands where a backbone stands, and returns raw normalised pixels; it has no parameters.
+
+    Tap i is the image cut into patches of 2^i x 2^i pixels, one position a patch and 3 * 4^i
+    channels: row by row, RGB innermost. With `--layers 4 --token_stride=16` a token is its patch of
+    768 values and the model reconstructs the image; other choices pick single patches or blend
+    neighbouring ones, wherever the taps are resized.
+    """
+
+    channels = tuple(3 * stride**2 for stride in STRIDES)
+    centres = tuple((stride - 1) / 2 for stride in STRIDES)
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b 0"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """Logits of no class, and the patches.
+
+        Args:
+            images: RGB as `normalise` returns it; the last rows and columns are repeated up to a
+                multiple of each stride.
+        """
+        return jnp.zeros((len(images), 0), images.dtype), tuple(
+            _patches(images, s) for s in STRIDES
+        )
+
+
+def _patches(images: Float[Array, "b h w 3"], side: int) -> Float[Array, "b i j c"]:
+    """Space to depth with blocks of `side` x `side`."""
+    b, h, w, _ = images.shape
+    padding = ((0, 0), (0, -h % side), (0, -w % side), (0, 0))
+    blocks = jnp.pad(images, padding, mode="edge").reshape(b, -(-h // side), side, -1, side, 3)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(*blocks.shape[:2], -1, 3 * side**2)

@@ -1,0 +1,120 @@
+"""ResNet-18, ResNet-34 and Wide-ResNet-50-2, whose taps are the stem and the four layer groups.
+
+He et al. 2016, https://arxiv.org/abs/1512.03385; Zagoruyko & Komodakis 2016,
+https://arxiv.org/abs/1605.07146. Computes what the networks of torchvision compute in evaluation,
+with their checkpoints' weights.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from adtr_jax.backbones.backbone import CLASSES, Backbone
+from adtr_jax.backbones.convolution import ConvNorm, Dense, identity
+from adtr_jax.backbones.scaling import Layout
+
+EPSILON = 1e-5  # BatchNorm's, of the reference networks
+STEM = 64  # channels; the groups' basic blocks have 64, 128, 256 and 512
+EXPANSION = 4  # a bottleneck block returns four times the channels of a basic one
+
+
+class Block(nnx.Module):
+    """Residual block: relu(convolutions(x) + shortcut(x)).
+
+    A basic block is two 3x3 convolutions. A bottleneck block is 1x1, 3x3, 1x1, with the stride on
+    the 3x3 convolution, where torchvision has it and the paper has not.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, bottleneck: int | None, *, rngs: nnx.Rngs
+    ):
+        # (inputs, outputs, kernel size, stride); padding keeps a 3x3 kernel on its sample's centre.
+        sizes = (
+            ((inputs, outputs, 3, stride), (outputs, outputs, 3, 1))
+            if bottleneck is None
+            else (
+                (inputs, bottleneck, 1, 1),
+                (bottleneck, bottleneck, 3, stride),
+                (bottleneck, outputs, 1, 1),
+            )
+        )
+        self.convolutions = nnx.List(
+            ConvNorm(
+                before,
+                after,
+                size,
+                stride=step,
+                padding=(size // 2, size // 2),
+                epsilon=EPSILON,
+                activation=jax.nn.relu if i < len(sizes) - 1 else identity,
+                rngs=rngs,
+            )
+            for i, (before, after, size, step) in enumerate(sizes)
+        )
+        self.shortcut = (
+            ConvNorm(inputs, outputs, stride=stride, epsilon=EPSILON, rngs=rngs)
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """The block's output, after the sum's activation."""
+        y = x
+        for convolution in self.convolutions:
+            y = convolution(y)
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResNet(Backbone):
+    """A network of the family; every tap is the output of a ReLU.
+
+    The taps are the stem before its max pooling, and the four groups. Every kernel is centred on a
+    sample of its input, so the first sample of every tap is centred on pixel 0.
+    """
+
+    def __init__(self, layout: Layout, *, rngs: nnx.Rngs):
+        expansion = 1 if layout.bottleneck is None else EXPANSION
+        self.channels = (STEM, *(STEM * 2**i * expansion for i in range(4)))
+        self.centres = (0.0,) * len(self.channels)
+        self.stem = ConvNorm(
+            3,
+            STEM,
+            7,
+            stride=2,
+            padding=(3, 3),
+            epsilon=EPSILON,
+            activation=jax.nn.relu,
+            rngs=rngs,
+        )
+        self.groups = nnx.List(self._group(i, layout, rngs) for i in range(4))
+        self.classifier = Dense(self.channels[-1], CLASSES, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """As `Backbone` says."""
+        x = self.stem(images)
+        taps = [x]
+        x = max_pool(x)
+        for group in self.groups:
+            for block in group:
+                x = block(x)
+            taps.append(x)
+        return self.classifier(x.mean(axis=(1, 2))), tuple(taps)
+
+    def _group(self, i: int, layout: Layout, rngs: nnx.Rngs) -> nnx.List:
+        """Group i, 0 to 3: its first block changes the channels, and halves the sides if i > 0."""
+        inputs, outputs = self.channels[i : i + 2]
+        bottleneck = None if layout.bottleneck is None else layout.bottleneck * 2**i
+        first = Block(inputs, outputs, 1 if i == 0 else 2, bottleneck, rngs=rngs)
+        more = range(1, layout.blocks[i])
+        return nnx.List([first, *(Block(outputs, outputs, 1, bottleneck, rngs=rngs) for _ in more)])
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """The maximum of windows of 3 x 3, stride 2, padding 1 that never is the maximum."""
+    least = jnp.array(-jnp.inf, x.dtype)
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, least, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
