@@ -34,14 +34,18 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
 def _flags(kind: type) -> list[str]:
     """All flags of a command, those of nested dataclasses among them."""
     flags = ["--help"]
-    for name, full in typing.get_type_hints(kind, include_extras=True).items():
+    for field, full in typing.get_type_hints(kind, include_extras=True).items():
+        marks = getattr(full, "__metadata__", ())
+        name = next((mark.name for mark in marks if getattr(mark, "name", None)), field)
         hint = full
         while typing.get_origin(hint) is typing.Annotated:
             hint = typing.get_args(hint)[0]
-        if tyro.conf.Positional in getattr(full, "__metadata__", ()):
+        if tyro.conf.Positional in marks:
             continue
         if dataclasses.is_dataclass(hint):
-            flags += _flags(typing.cast(type, hint))[1:]
+            prefix = "" if tyro.conf.OmitArgPrefixes in marks else f"{name}."
+            inner = _flags(typing.cast(type, hint))[1:]
+            flags += [f"--{prefix}{flag.removeprefix('--')}" for flag in inner]
         else:
             flags += [f"--{name}", f"--no_{name}"] if hint is bool else [f"--{name}"]
     return flags

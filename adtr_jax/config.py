@@ -7,6 +7,7 @@ from typing import Literal
 
 from adtr_jax.backbones import NAMES
 from adtr_jax.errors import InputError, unknown
+from adtr_jax.models import ModelName
 
 ImageScore = Literal["pooled_max", "max", "mean", "top"]
 
@@ -16,9 +17,12 @@ class Settings:
     """How to train and score; the defaults are the paper's for MVTec-AD (Section 4.2)."""
 
     backbone: str = "efficientnet-b4"
-    """The frozen ImageNet network: efficientnet-b0..b7 or efficientnet-lite0..lite4."""
+    """The frozen ImageNet network: efficientnet-b0..b7, efficientnet-lite0..lite4, resnet-18,
+    resnet-34 or wide-resnet-50-2; pixels: none, the image itself is reconstructed."""
     layers: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Which of the backbone's five layers (strides 2, 4, 8, 16, 32) are reconstructed."""
+    model: ModelName = "adtr"
+    """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
     standardise: bool = False
     """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
     image_size: int = 256
@@ -32,9 +36,12 @@ class Settings:
     batch_size: int = 16
     """Images a step, over all devices."""
     learning_rate: float = 1e-4
-    """AdamW's; falls tenfold after four fifths of the epochs, or as `schedule` says."""
+    """AdamW's, at first; then as `schedule` says."""
     schedule: Literal["step", "cosine"] = "step"
-    """step: the paper's. cosine: a short warm-up, then falling to zero."""
+    """step: the paper's, tenfold less after `drop_after`. cosine: a short warm-up, then falling to
+    zero."""
+    drop_after: float = 0.8
+    """The share of the epochs after which `step` lowers the learning rate."""
     weight_decay: float = 1e-4
     """AdamW's decoupled weight decay."""
     dropout: float = 0.1
@@ -70,6 +77,8 @@ class Settings:
             )
         if self.max_steps is not None and self.max_steps <= 0:
             raise InputError(f"--max_steps={self.max_steps} must be greater than 0, or None")
+        if not 0 < self.drop_after <= 1:
+            raise InputError(f"--drop_after={self.drop_after} must be above 0 and at most 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
         if not 0 <= self.weight_decay < math.inf:
@@ -77,17 +86,56 @@ class Settings:
         if not 0 <= self.seed < 2**31:
             raise InputError(f"--seed={self.seed} must be at least 0 and below 2^31")
 
-    def epochs_of(self, images: int) -> int:
-        """The epochs to train on so many images: `epochs`, or as many as `max_steps` allows."""
+    def epochs_of(self, steps: int) -> int:
+        """The epochs to train for, of so many steps each: as many as `max_steps` allows."""
         if self.max_steps is None:
             return self.epochs
-        steps = -(-images // min(self.batch_size, images))
         return min(self.epochs, -(-self.max_steps // steps))
 
     @property
     def tokens_per_side(self) -> int:
         """Side h = w of the feature maps."""
         return self.image_size // self.token_stride
+
+
+@dataclass(frozen=True)
+class Plus:
+    """ADTR+: how a trained model goes on where anomalies are known; the paper's defaults."""
+
+    epochs: int = 300
+    """Passes over the normal images, each with as many anomalous ones."""
+    max_steps: int | None = None
+    """Fewer epochs where they would take more steps than this, rounded up to a whole epoch."""
+    learning_rate: float = 1e-4
+    """AdamW's, at first."""
+    drop_after: float = 2 / 3
+    """The share of the epochs after which `--schedule=step` lowers the learning rate."""
+    alpha: float = 0.003
+    """Weight of the anomalous term (Eqs. 7 and 9)."""
+    k: int = 20
+    """How many positions count where images are labelled and pixels are not (Eq. 8)."""
+    variants: int = 8
+    """How many synthetic anomalies are made of every normal image; each epoch draws from them."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError where a value makes no sense; Settings checks the others."""
+        for name in ("alpha", "k", "variants"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--plus.{name}={getattr(self, name)} must be greater than 0")
+
+    def settings(self, start: Settings) -> Settings:
+        """The settings of the second training, of a model that was trained with `start`."""
+        if start.batch_size % 2:
+            raise InputError(
+                f"--batch_size={start.batch_size} must be even: half of each batch is anomalous"
+            )
+        return dataclasses.replace(
+            start,
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            learning_rate=self.learning_rate,
+            drop_after=self.drop_after,
+        )
 
 
 Preset = Literal["paper", "fast"]
@@ -107,3 +155,7 @@ FAST = dataclasses.replace(
     image_score="top",
 )
 PRESETS: dict[Preset, Settings] = {"paper": PAPER, "fast": FAST}
+PLUS: dict[Preset, Plus] = {
+    "paper": Plus(),
+    "fast": Plus(epochs=100, max_steps=300, learning_rate=2e-4),
+}

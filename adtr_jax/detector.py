@@ -12,31 +12,31 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8, UInt32
 
-from adtr_jax import losses, state_file
-from adtr_jax.backbones.efficientnet import EfficientNet
+from adtr_jax import losses, models, state_file
+from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import Settings
-from adtr_jax.features import Statistics, channels, extract, token_pixels
-from adtr_jax.models.adtr import ADTR
+from adtr_jax.features import Statistics, channels, compute, extract, token_pixels
 from adtr_jax.scoring import image_score, score_map, token_scores
 from adtr_jax.sharding import in_batches
+
+Features = Float[np.ndarray, "n h w c"]
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A frozen backbone and an ADTR; the parameters are held apart, as pure functions want them."""
+    """A frozen backbone and the model that reconstructs its features, its parameters held apart."""
 
-    backbone: EfficientNet
+    backbone: Backbone
     settings: Settings
     statistics: Statistics
     graph: nnx.GraphDef
     params: nnx.State
 
     @classmethod
-    def create(
-        cls, backbone: EfficientNet, settings: Settings, statistics: Statistics
-    ) -> "Detector":
+    def create(cls, backbone: Backbone, settings: Settings, statistics: Statistics) -> "Detector":
         """A detector with fresh parameters, drawn from the settings' seed."""
-        model = ADTR(
+        model = models.create(
+            settings.model,
             channels(backbone, settings.layers),
             settings.tokens_per_side**2,
             rate=settings.dropout,
@@ -47,11 +47,32 @@ class Detector:
         graph, params = nnx.split(model)
         return cls(backbone, settings, statistics, graph, params)
 
+    def features(self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh) -> Features:
+        """F `[n h w c]` of RGB images in 0..255, standardised if the settings say so."""
+        f = compute(self.backbone, images, self.settings, mesh)
+        return self.statistics.standardise(f) if self.settings.standardise else f
+
+    def reconstruct(
+        self, params: nnx.State, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """f_hat; with dropout where there is one seed an image."""
+        return nnx.merge(self.graph, params)(f, seed)
+
     def loss(
         self, params: nnx.State, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"]
     ) -> Float[Array, "b"]:
         """Eq. 1 for every image of a part of the batch, with dropout drawn from `seed`."""
-        return losses.normal(f, nnx.merge(self.graph, params)(f, seed))
+        return losses.normal(f, self.reconstruct(params, f, seed))
+
+    def differences(self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh) -> Features:
+        """D = f - f_hat `[n h w c]` of RGB images in 0..255 (Eq. 2)."""
+
+        def function(params: nnx.State, f: Array) -> tuple[Array]:
+            return (f - self.reconstruct(params, f),)
+
+        f = self.features(images, mesh)
+        size = self.settings.batch_size
+        return in_batches(function, self.params, f, mesh, batch_size=size, label="differences")[0]
 
     def score(
         self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh
@@ -66,7 +87,7 @@ class Detector:
             backbone_state, params, statistics = state
             backbone = nnx.merge(backbone_graph, backbone_state)
             f = statistics.standardise(extract(backbone, pixels, settings))
-            tokens = token_scores(f, nnx.merge(self.graph, params)(f))
+            tokens = token_scores(f, self.reconstruct(params, f))
             maps = score_map(tokens, settings.image_size, tokens_at)
             return maps, image_score(tokens, maps, settings.image_score)
 

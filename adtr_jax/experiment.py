@@ -1,148 +1,250 @@
 """One category from images to results: train, score, measure, and write everything to a folder."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 
-from adtr_jax import backbones, features, figures, metrics, report, run_folder, train
-from adtr_jax.backbones.efficientnet import EfficientNet
-from adtr_jax.config import Settings
+from adtr_jax import (
+    adtr_plus,
+    backbones,
+    features,
+    figures,
+    metrics,
+    plots,
+    report,
+    run_folder,
+    train,
+)
+from adtr_jax.anomalies import Anomalies
+from adtr_jax.config import Plus, Settings
 from adtr_jax.data.images import load_images, load_masks
 from adtr_jax.data.samples import Category
 from adtr_jax.detector import Detector
+from adtr_jax.errors import InputError
 from adtr_jax.files import write_atomically
 from adtr_jax.sharding import device_mesh
 
 
-def run(
-    category: Category, settings: Settings, weights: Path, directory: Path, *, retrain: bool = False
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Trains on a category's normal images, tests on its test images, and writes the results.
+@dataclass(frozen=True)
+class Task:
+    """One category, read and checked: what a model is trained on, and what it is tested on."""
 
-    Everything is read and checked before anything is trained. A run that was stopped goes on; a
-    finished one is only evaluated again.
+    category: Category
+    settings: Settings
+    images: UInt8[np.ndarray, "n s s 3"]
+    test_images: UInt8[np.ndarray, "m s s 3"]
+    masks: Bool[np.ndarray, "m s s"] | None
 
-    Args:
-        category: the images.
-        settings: how to train and score.
-        weights: the folder of converted backbone weights.
-        directory: gets `settings.json`, `checkpoints/`, `log.jsonl`, `tensorboard/`,
-            `model.safetensors`, `metrics.json`, `scores.csv`, `timings.json`,
-            `overview.png`, `histogram.png` and `pictures/`.
-        retrain: forget what the directory holds, and train from the start.
+    @classmethod
+    def read(cls, category: Category, settings: Settings) -> "Task":
+        """Reads all images and masks before anything is trained.
 
-    Returns:
-        The metrics, and the seconds that each stage took.
-
-    Raises:
-        InputError: bad images or masks, missing or damaged weights, or a directory that holds a
-            run with other settings or images.
-        Stopped: on Ctrl-C, after saving.
-    """
-    timings: dict[str, float] = {}
-    mesh = device_mesh()
-    with _timed(timings, "reading images"):
+        Raises:
+            InputError: a bad image or mask.
+        """
         size = settings.image_size
         images = load_images(category.train, size)
         test_images = load_images(category.test, size)
         masks = load_masks(category.test, size) if category.has_masks else None
-    backbone = backbones.load(settings.backbone, weights)
-    run_folder.claim(directory, _identity(settings, weights, images), retrain=retrain)
-    # Without this, float32 products run in TF32 on GPUs and in bfloat16 on TPUs.
-    precision = "highest" if settings.dtype == "float32" else "default"
-    jax.config.update("jax_default_matmul_precision", precision)
-    detector = _trained(
-        backbone,
-        images,
-        settings,
-        mesh=mesh,
-        directory=directory,
-        label=category.name,
-        timings=timings,
-    )
-    with _timed(timings, "scoring"):
-        maps, scores = detector.score(test_images, mesh)
-    with _timed(timings, "metrics"):
-        labels = np.array([sample.label for sample in category.test])
-        values = metrics.evaluate(scores, labels, maps, masks)
-    with _timed(timings, "pictures"):
-        rows = [
-            report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
-            for sample, score in zip(category.test, scores, strict=True)
-        ]
-        report.write(directory, values, rows)
-        findings = figures.Findings(test_images, maps, masks, rows)
-        shutil.rmtree(directory / "pictures", ignore_errors=True)
-        figures.save_pictures(directory / "pictures", findings)
-        figures.save_overview(directory / "overview.png", findings)
-        figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
-    file = directory / "timings.json"  # a run that is only evaluated again keeps the others
-    earlier = json.loads(file.read_text()) if file.exists() else {}
-    write_atomically(file, json.dumps(earlier | timings, indent=2) + "\n")
-    return values, timings
+        return cls(category, settings, images, test_images, masks)
+
+    @property
+    def required_masks(self) -> Bool[np.ndarray, "m s s"]:
+        """The masks, where something cannot do without.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.masks is None:
+            raise InputError(
+                f"{self.category.name}: there are no masks, which --tsne needs to know where the "
+                "images are anomalous; add them, or leave it out"
+            )
+        return self.masks
+
+    def identity(self, weights: Path) -> dict[str, Any]:
+        """What the parameters of a run depend on, as JSON values."""
+        settings = self.settings
+        run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
+        del run["placement"], run["image_score"]  # of the evaluation alone
+        file = weights / f"{settings.backbone}.safetensors"
+        if file.exists():  # `pixels` has no weights
+            run["backbone_weights"] = sha256(file.read_bytes()).hexdigest()
+        run["training_images"] = sha256(self.images.tobytes()).hexdigest()
+        return run
 
 
-def _trained(
-    backbone: EfficientNet,
-    images: UInt8[np.ndarray, "n s s 3"],
-    settings: Settings,
-    *,
-    mesh: Mesh,
+class Result(NamedTuple):
+    """The metrics on the test images, the seconds that each stage took, and the trained model."""
+
+    metrics: dict[str, float]
+    timings: dict[str, float]
+    detector: Detector
+
+
+def run(task: Task, weights: Path, directory: Path, *, retrain: bool = False) -> Result:
+    """Trains on a category's normal images, tests on its test images, and writes the results.
+
+    A run that was stopped goes on; a finished one is only evaluated again.
+
+    Args:
+        task: the images, and how to train and score.
+        weights: the folder of converted backbone weights.
+        directory: gets all that `run_folder.PARTS` lists.
+        retrain: forget what the directory holds, and train from the start.
+
+    Raises:
+        InputError: missing or damaged weights, or a directory that holds a run with other settings
+            or images.
+        Stopped: on Ctrl-C, after saving.
+    """
+    this = _Run(task, directory)
+    return this.evaluated(this.normal_only(weights, retrain=retrain))
+
+
+def run_plus(
+    start: tuple[Task, Path],
+    anomalies: Anomalies,
+    plus: Plus,
+    weights: Path,
     directory: Path,
-    label: str,
-    timings: dict[str, float],
-) -> Detector:
-    """The detector of a finished run, or of the run that is now started or goes on."""
-    file = directory / run_folder.MODEL
-    if file.exists():
-        blank = features.Statistics.identity(features.channels(backbone, settings.layers))
-        return Detector.create(backbone, settings, blank).load(file)
-    with _timed(timings, "features"):
-        cached = features.compute(backbone, images, settings, mesh)
-        statistics = features.statistics(cached, settings.standardise)
-        if settings.standardise:
-            cached = statistics.standardise(cached)
-    with _timed(timings, "training"):
+    *,
+    retrain: bool = False,
+) -> tuple[Result, Result]:
+    """ADTR+: goes on from the normal-only model, which is trained first if need be.
+
+    Args:
+        start: the images and how the normal-only model is trained, and the folder of its run.
+        anomalies: what the model learns not to reconstruct.
+        plus: how it goes on.
+        weights: the folder of converted backbone weights.
+        directory: the folder of this run.
+        retrain: forget what `directory` holds; the normal-only model stays as it is.
+
+    Returns:
+        The results of ADTR and of ADTR+, on the same test images.
+
+    Raises:
+        InputError, Stopped: as `run`.
+    """
+    task, normal_only = start
+    settings = plus.settings(task.settings)
+    before = _Run(task, normal_only)
+    detector = before.normal_only(weights, retrain=False)
+    metrics = before.measured(*detector.score(task.test_images, before.mesh))
+    this = _Run(task, directory)
+    model = sha256((normal_only / run_folder.MODEL).read_bytes()).hexdigest()
+    identity = task.identity(weights) | anomalies.identity() | {"normal_only_model": model}
+    identity |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
+    run_folder.claim(directory, identity, retrain=retrain)
+    improved = dataclasses.replace(detector, settings=settings)
+    if this.model.exists():
+        improved = improved.load(this.model)
+    else:
+        with this.timed("features"):
+            data = adtr_plus.training_data(improved, task.images, anomalies, this.mesh)
+        improved = this.fitted(improved, adtr_plus.loss(improved, plus), data)
+    return Result(metrics, before.timings, detector), this.evaluated(improved)
+
+
+def save_tsne(detector: Detector, task: Task, path: Path) -> None:
+    """Fig. 5: 600 difference vectors of the test images, half of them anomalous, in the plane."""
+    differences = detector.differences(task.test_images, device_mesh())
+    anomalous = adtr_plus.token_labels(task.required_masks, task.settings.tokens_per_side)
+    vectors, labels = plots.sample_differences(differences, anomalous, task.settings.seed)
+    scores = np.linalg.norm(vectors, axis=-1)
+    plots.save_tsne(path, vectors, labels, scores, task.settings.seed)
+
+
+class _Run:
+    """One training and its evaluation, in one folder."""
+
+    def __init__(self, task: Task, directory: Path):
+        self.task, self.directory = task, directory
+        self.model = directory / run_folder.MODEL
+        self.mesh = device_mesh()
+        self.timings: dict[str, float] = {}
+        # Without this, float32 products run in TF32 on GPUs and in bfloat16 on TPUs.
+        precision = "highest" if task.settings.dtype == "float32" else "default"
+        jax.config.update("jax_default_matmul_precision", precision)
+
+    def normal_only(self, weights: Path, *, retrain: bool) -> Detector:
+        """The detector of a finished run, or of the run that is now started or goes on."""
+        settings = self.task.settings
+        backbone = backbones.load(settings.backbone, weights)
+        run_folder.claim(self.directory, self.task.identity(weights), retrain=retrain)
+        if self.model.exists():
+            blank = features.Statistics.identity(features.channels(backbone, settings.layers))
+            return Detector.create(backbone, settings, blank).load(self.model)
+        with self.timed("features"):
+            cached = features.compute(backbone, self.task.images, settings, self.mesh)
+            statistics = features.statistics(cached, settings.standardise)
+            if settings.standardise:
+                cached = statistics.standardise(cached)
         detector = Detector.create(backbone, settings, statistics)
-        params = train.fit(
-            detector.loss,
-            detector.params,
-            cached,
-            settings=settings,
-            mesh=mesh,
-            directory=directory,
-            label=label,
-        )
-    detector = dataclasses.replace(detector, params=params)
-    detector.save(file)
-    return detector
+        return self.fitted(detector, detector.loss, cached)
 
+    def fitted(self, detector: Detector, loss: train.Loss, data: train.Data) -> Detector:
+        """The detector trained on cached data, and saved."""
+        with self.timed("training"):
+            params = train.fit(
+                loss,
+                detector.params,
+                data,
+                normal=len(self.task.images),
+                settings=detector.settings,
+                mesh=self.mesh,
+                directory=self.directory,
+                label=self.directory.name,
+            )
+        detector = dataclasses.replace(detector, params=params)
+        detector.save(self.model)
+        return detector
 
-def _identity(
-    settings: Settings, weights: Path, images: UInt8[np.ndarray, "..."]
-) -> dict[str, Any]:
-    """What a run's parameters depend on, as JSON values."""
-    run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
-    del run["placement"], run["image_score"]  # of the evaluation alone
-    file = weights / f"{settings.backbone}.safetensors"
-    run["backbone_weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    run["training_images"] = hashlib.sha256(images.tobytes()).hexdigest()
-    return run
+    def measured(
+        self, maps: Float[np.ndarray, "m s s"], scores: Float[np.ndarray, "m"]
+    ) -> dict[str, float]:
+        """The metrics of the test images' score maps and image scores."""
+        labels = np.array([sample.label for sample in self.task.category.test])
+        return metrics.evaluate(scores, labels, maps, self.task.masks)
 
+    def evaluated(self, detector: Detector) -> Result:
+        """Scores the test images, and writes metrics, scores and pictures to the folder."""
+        task, directory = self.task, self.directory
+        with self.timed("scoring"):
+            maps, scores = detector.score(task.test_images, self.mesh)
+        with self.timed("metrics"):
+            values = self.measured(maps, scores)
+        with self.timed("pictures"):
+            rows = [
+                report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
+                for sample, score in zip(task.category.test, scores, strict=True)
+            ]
+            report.write(directory, values, rows)
+            findings = figures.Findings(task.test_images, maps, task.masks, rows)
+            shutil.rmtree(directory / "pictures", ignore_errors=True)
+            figures.save_pictures(directory / "pictures", findings)
+            figures.save_overview(directory / "overview.png", findings)
+            figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
+        file = directory / "timings.json"  # a run that is only evaluated again keeps the others
+        earlier = json.loads(file.read_text()) if file.exists() else {}
+        write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")
+        return Result(values, self.timings, detector)
 
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[stage] = round(time.perf_counter() - start, 2)
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Notes the seconds that a stage takes."""
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = round(time.perf_counter() - start, 2)

@@ -66,23 +66,27 @@ def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow
     write_atomically(directory / "scores.csv", scores)
 
 
-def table(results: Mapping[str, Mapping[str, float] | str], paper: PaperRow | None = None) -> str:
+Results = Mapping[str, Mapping[str, float] | str]  # category -> metrics, or why it failed
+
+
+def table(results: Results, paper: PaperRow | None = None, what: str = "category") -> str:
     """The results as aligned text, in per cent with one decimal as the papers print them.
 
     Args:
-        results: category -> its metrics in [0, 1], or why it failed.
+        results: what was measured by name.
         paper: the paper's row. Its values stand beside those of the same category; its mean stands
             beside a mean over the same categories, else in a line of its own below the table.
+        what: what the results are of; several categories have a mean.
 
     Returns:
         Lines without a newline at the end: two lines of heading, one a category, and where there
         are several the mean of those that did not fail. A mean of a metric that some category
         lacks is left out.
     """
-    done = {name: values for name, values in results.items() if not isinstance(values, str)}
+    done = [name for name, values in results.items() if not isinstance(values, str)]
     rows: list[Row] = list(results.items())
-    if len(results) > 1 and done:
-        rows.append((f"mean of {len(done)}", _mean(list(done.values()))))
+    if what == "category" and len(results) > 1 and done:
+        rows.append((f"mean of {len(done)}", mean(results)))
     columns: list[Column] = []
     for metric, heading in HEADINGS.items():
         values = [None if isinstance(row, str) else row.get(metric) for _, row in rows]
@@ -91,7 +95,14 @@ def table(results: Mapping[str, Mapping[str, float] | str], paper: PaperRow | No
             beside = _paper_values(results, done, paper)[: len(rows)]
             columns.append((("paper's", paper.method), beside))
     known = [column for column in columns if any(value is not None for value in column[1])]
-    return _align(rows, known) + _paper_note(done, paper)
+    return _align(rows, known, what) + _paper_note(done, paper)
+
+
+def mean(results: Results) -> dict[str, float]:
+    """The mean of each metric that every category has that did not fail: over some it misleads."""
+    done = [values for values in results.values() if not isinstance(values, str)]
+    common = [name for name in METRICS if all(name in values for values in done)]
+    return {name: sum(values[name] for values in done) / len(done) for name in common if done}
 
 
 def _paper_values(
@@ -104,7 +115,9 @@ def _paper_values(
 
 def _paper_note(done: Iterable[str], paper: PaperRow | None) -> str:
     """The paper's mean in words, where it cannot stand beside a mean of the same categories."""
-    if not paper or not set(done) & set(paper.categories) or set(done) == set(paper.categories):
+    if not paper or paper.mean is None or set(done) == set(paper.categories):
+        return ""
+    if not set(done) & set(paper.categories):
         return ""
     return (
         f"\n{paper.method} in the paper: {' '.join(HEADINGS[paper.metric])} "
@@ -112,15 +125,9 @@ def _paper_note(done: Iterable[str], paper: PaperRow | None) -> str:
     )
 
 
-def _mean(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric that every category has; a mean over some would mislead."""
-    common = [name for name in METRICS if all(name in values for values in results)]
-    return {name: sum(values[name] for values in results) / len(results) for name in common}
-
-
-def _align(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+def _align(rows: Sequence[Row], columns: Sequence[Column], what: str) -> str:
     """Names to the left, figures to the right; a reason for failure in place of its figures."""
-    names = ["", "category", *(_one_line(name) for name, _ in rows)]
+    names = ["", what, *(_one_line(name) for name, _ in rows)]
     width = max(len(name) for name in names)
     lines = [name.ljust(width) for name in names]
     for heading, figures in columns:

@@ -15,7 +15,7 @@ CLAIM = "settings.json"
 # own goes first, the claim last. Nothing else in the folder is ever touched.
 PARTS = (
     *(MODEL, "checkpoints", "log.jsonl", "tensorboard", "metrics.json", "scores.csv"),
-    *("timings.json", "overview.png", "histogram.png", "pictures", CLAIM),
+    *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures", CLAIM),
 )
 
 

@@ -18,13 +18,15 @@ from adtr_jax.checkpoint import Checkpoints
 from adtr_jax.config import Settings
 from adtr_jax.log import TrainingLog
 from adtr_jax.models.dropout import seeds
+from adtr_jax.sampling import Sampling
 from adtr_jax.sharding import AXIS, per_device, place, replicated, split
 
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
 Params = Any
-# (params, features of a part of the batch, one seed a sample) -> one loss an image
-Loss = Callable[[Params, Float[Array, "b h w c"], UInt32[Array, "b"]], Float[Array, "b"]]
+Data = Any  # arrays with one row an image: features, and labels where anomalies are known
+# (params, rows of a part of the batch, one seed an image) -> one loss an image
+Loss = Callable[[Params, Data, UInt32[Array, "b"]], Float[Array, "b"]]
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,11 +44,11 @@ class TrainState(NamedTuple):
 def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule:
     """The learning rate at every step of `epochs` epochs of `steps` steps each.
 
-    `step` is the paper's: x0.1 after four fifths of the epochs (400 of 500). `cosine` warms up
-    over the first twentieth and falls to zero.
+    `step` is the papers': x0.1 after the settings' share of the epochs. `cosine` warms up over the
+    first twentieth and falls to zero.
     """
     if settings.schedule == "step":
-        boundary = round(0.8 * epochs) * steps
+        boundary = round(settings.drop_after * epochs) * steps
         return optax.piecewise_constant_schedule(settings.learning_rate, {boundary: 0.1})
     total = epochs * steps
     warmup = min(max(1, total // 20), total - 1)  # of a single step, none
@@ -58,22 +60,22 @@ def compile_epoch(
 ) -> Callable[..., tuple[TrainState, Float[Array, "steps"]]]:
     """One epoch as one compiled program over all devices of the mesh.
 
-    The program takes `(state, features [n h w c], order [steps b], weight [steps b])`: the order
-    of the images, padded to a multiple of the devices, and 0 for the padding; it returns the new
-    state (the old one is donated) and the loss of every step. The features are on every device,
-    which takes its part of each batch from them; the result does not depend on the number of
-    devices, dropout included.
+    The program takes `(state, data, order [steps b], weight [steps b])` as `Sampling.epoch` draws
+    them, and returns the new state (the old one is donated) and the loss of every step. The data
+    are on every device, which takes its part of each batch from them; the result does not depend on
+    the number of devices, dropout included.
     """
 
     def one_step(
-        state: TrainState, features: Array, index: Array, weight: Array
+        state: TrainState, data: Data, index: Array, weight: Array
     ) -> tuple[TrainState, Array]:
         position = jax.lax.axis_index(AXIS) * len(index) + jnp.arange(len(index))
         dropout_seeds = seeds(seed, state.step, position)
+        rows = jax.tree.map(lambda array: array[index], data)
 
         def batch_loss(params: Params) -> Array:
             # The mean over the global batch: its gradient is that of all devices together.
-            total = jnp.sum(loss(params, features[index], dropout_seeds) * weight)
+            total = jnp.sum(loss(params, rows, dropout_seeds) * weight)
             return jax.lax.psum(total, AXIS) / jax.lax.psum(jnp.sum(weight), AXIS)
 
         value, gradients = jax.value_and_grad(batch_loss)(state.params)
@@ -83,52 +85,36 @@ def compile_epoch(
 
     def epoch(
         state: TrainState,
-        features: Float[Array, "n h w c"],
+        data: Data,
         order: Int32[Array, "steps b"],
         weight: Float[Array, "steps b"],
     ) -> tuple[TrainState, Float[Array, "steps"]]:
         return jax.lax.scan(
-            lambda state, batch: one_step(state, features, *batch), state, (order, weight)
+            lambda state, batch: one_step(state, data, *batch), state, (order, weight)
         )
 
     specs = (replicated, replicated, split(1), split(1))
     return per_device(epoch, mesh, specs, (replicated, replicated), donate=(0,))
 
 
-def epoch_order(
-    count: int, batch_size: int, devices: int, seed: int, epoch: int
-) -> tuple[Int32[np.ndarray, "steps b"], Float[np.ndarray, "steps b"]]:
-    """The images of every step of an epoch, shuffled, and their weights.
-
-    The last batch is a smaller one where the batch size does not divide the count: its surplus
-    places have weight 0, as have those that fill a batch up to a multiple of the devices.
-    """
-    steps = -(-count // batch_size)
-    width = -(-batch_size // devices) * devices
-    order = np.zeros((steps, batch_size), np.int32)
-    weight = np.zeros((steps, batch_size), np.float32)
-    order.flat[:count] = np.random.default_rng([seed, epoch]).permutation(count)
-    weight.flat[:count] = 1
-    padding = ((0, 0), (0, width - batch_size))
-    return np.pad(order, padding), np.pad(weight, padding)
-
-
 def fit(
     loss: Loss,
     params: Params,
-    features: Float[np.ndarray, "n h w c"],
+    data: Data,
     *,
+    normal: int,
     settings: Settings,
     mesh: Mesh,
     directory: Path,
     label: str,
 ) -> Params:
-    """Trains `params` on cached features and returns them; resumes where a killed run stopped.
+    """Trains `params` on cached data and returns them; resumes where a killed run stopped.
 
     Args:
         loss: one value an image.
         params: the initial parameters.
-        features: of the normal training images.
+        data: one row an image, the normal ones first.
+        normal: how many are normal; where others follow them, each batch is half of these.
         settings: epochs, batch size, learning rate, schedule, weight decay and seed.
         mesh: the devices to train on.
         directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`.
@@ -138,10 +124,10 @@ def fit(
         Stopped: on Ctrl-C or SIGTERM, after saving.
         InputError: a damaged checkpoint.
     """
-    batch_size = min(settings.batch_size, len(features))
-    steps = -(-len(features) // batch_size)
-    epochs = settings.epochs_of(len(features))
-    schedule = learning_rate(settings, epochs, steps)
+    anomalous = len(jax.tree.leaves(data)[0]) - normal
+    sampling = Sampling(normal, anomalous, settings.batch_size, settings.seed)
+    epochs = settings.epochs_of(sampling.steps)
+    schedule = learning_rate(settings, epochs, sampling.steps)
     optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
     state = TrainState(params, optimiser.init(params), jnp.int32(0))
     state = place(state, mesh)
@@ -151,14 +137,15 @@ def fit(
         state = checkpoints.restore(done, state)
     if done < epochs:
         epoch = compile_epoch(loss, optimiser, settings.seed, mesh)
-        features = place(features, mesh)
-        log = TrainingLog(directory, epochs, done, len(features), label)
+        data = place(data, mesh)
+        log = TrainingLog(directory, epochs, done, sampling.images, label)
         with log, _Interrupt() as interrupt:
             saved = time.monotonic()
             for number in range(done + 1, epochs + 1):
-                order = epoch_order(len(features), batch_size, mesh.size, settings.seed, number)
-                state, losses = epoch(state, features, *place(order, mesh, split(1)))
-                log.epoch(number, _mean(losses, order[1]), float(schedule(number * steps - 1)))
+                order, weight = sampling.epoch(number, mesh.size)
+                state, losses = epoch(state, data, *place((order, weight), mesh, split(1)))
+                rate = float(schedule(number * sampling.steps - 1))
+                log.epoch(number, _mean(losses, weight), rate)
                 last = number == epochs
                 if last or interrupt.asked or time.monotonic() - saved >= SAVE_SECONDS:
                     checkpoints.save(number, state)

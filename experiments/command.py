@@ -4,20 +4,25 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
+from adtr_jax.backbones import PIXELS
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.config import Preset, Settings
+from adtr_jax.config import PLUS, Plus, Preset, Settings
 from adtr_jax.errors import InputError
 from conversion import WEIGHTS
 
 if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
+    from adtr_jax.anomalies import Choice
     from adtr_jax.data.samples import Category
     from adtr_jax.paper import PaperRow
+
+ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
+Results = dict[str, Mapping[str, float] | str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,14 @@ class Command:
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
     retrain: bool = False
-    """Train again, even if OUT/CATEGORY holds a finished run or part of one."""
+    """Train again, even if the folder holds a finished run or part of one."""
+    anomalies: str | None = None
+    """ADTR+: go on from the normal-only model with anomalies; results go to OUT/CATEGORY+NAME.
+    confetti, cutpaste or perlin make them; a folder holds your own, with or without masks."""
+    tsne: bool = False
+    """Draw the feature differences as in the paper's Fig. 5 (tsne.png); needs masks."""
+    plus: Plus = field(default_factory=Plus)
+    """How ADTR+ goes on."""
 
 
 C = TypeVar("C", bound=Command)
@@ -66,7 +78,7 @@ def main(
     chosen = first.parse_known_args(words)[0].preset
     if chosen not in presets:
         chosen = preset  # and let the full parser say what is wrong with it
-    default = dataclasses.replace(defaults(presets[chosen]), preset=chosen)
+    default = dataclasses.replace(defaults(presets[chosen]), preset=chosen, plus=PLUS[chosen])
 
     def action() -> int:
         return 0 if run(parse(type(default), words, prog=prog, default=default)) else 1
@@ -78,34 +90,102 @@ def run_categories(
     names: Sequence[str],
     read: Callable[[str], "Category"],
     command: Command,
-    paper: "PaperRow | None" = None,
+    paper: "Mapping[str, PaperRow] | None" = None,
+    read_anomalies: ReadAnomalies | None = None,
 ) -> bool:
     """Trains and evaluates one model a category, then prints the table of all.
 
-    A category that fails is reported in the table and does not keep the others from running.
+    With `--anomalies` ADTR+ follows, and ADTR's results on the same test images are a table of
+    their own.
+
+    Args:
+        names: the categories.
+        read: a name -> its images.
+        command: the command line.
+        paper: the paper's rows, by method.
+        read_anomalies: what `--anomalies` means here; `anomalies.read` by default.
 
     Returns:
         Whether all succeeded.
     """
-    from adtr_jax import experiment, report
+    from adtr_jax import report
+
+    before, results = measure(names, read, command, read_anomalies)
+    rows = paper or {}
+    if before:
+        print(f"\nADTR, on the same test images\n{report.table(before, rows.get('ADTR'))}\n\nADTR+")
+    print(f"{report.table(results, rows.get('ADTR+' if command.anomalies else 'ADTR'))}")
+    return not any(isinstance(result, str) for result in results.values())
+
+
+def measure(
+    names: Sequence[str],
+    read: Callable[[str], "Category"],
+    command: Command,
+    read_anomalies: ReadAnomalies | None = None,
+) -> tuple[Results, Results]:
+    """Trains and evaluates one model a category, as `run_categories` does.
+
+    A category that fails is reported as its result and does not keep the others from running,
+    unless it is the only one.
+
+    Returns:
+        ADTR's metrics where ADTR+ is asked for, by category; and the metrics of the last model, or
+        why there is none.
+    """
     from conversion import ensure
 
-    results: dict[str, Mapping[str, float] | str] = {}
-    ensure(command.settings.backbone, command.weights)
+    before: Results = {}
+    results: Results = {}
+    if command.settings.backbone != PIXELS:
+        ensure(command.settings.backbone, command.weights)
     for name in names:
-        directory = command.out / name
         try:
-            results[name], timings = experiment.run(
-                read(name), command.settings, command.weights, directory, retrain=command.retrain
-            )
+            _run_one(read(name), command, before, results, read_anomalies)
         except Exception as error:  # whatever it is, the other categories are not to blame
             if len(names) == 1:
                 raise
-            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            results[name] = kind + " ".join(str(error).split())
+            results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
-        else:
-            spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in timings.items())
-            print(f"{name}: {spent}; pictures in {directory / 'pictures'}")
-    print(f"\n{report.table(results, paper)}")
-    return not any(isinstance(result, str) for result in results.values())
+    return before, results
+
+
+def failure(error: Exception) -> str:
+    """Why something failed, in one line."""
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
+
+
+def _run_one(
+    category: "Category",
+    command: Command,
+    before: Results,
+    results: Results,
+    read_anomalies: ReadAnomalies | None,
+) -> None:
+    """Runs one category and notes its metrics."""
+    from adtr_jax import anomalies, experiment
+
+    settings, plus = command.settings, command.plus
+    chosen = None
+    if command.anomalies is not None:
+        choose = read_anomalies or anomalies.read
+        chosen = choose(command.anomalies, category, settings, plus)
+    task = experiment.Task.read(chosen.category if chosen else category, settings)
+    if command.tsne:
+        _ = task.required_masks  # before anything is trained
+    directory = command.out / category.name
+    if chosen is None:
+        result = experiment.run(task, command.weights, directory, retrain=command.retrain)
+    else:
+        start = (task, directory)
+        directory = command.out / f"{category.name}+{chosen.name}"
+        normal_only, result = experiment.run_plus(
+            start, chosen.anomalies, plus, command.weights, directory, retrain=command.retrain
+        )
+        before[category.name] = normal_only.metrics
+    if command.tsne:
+        experiment.save_tsne(result.detector, task, directory / "tsne.png")
+    results[category.name] = result.metrics
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
+    print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")

@@ -2,18 +2,23 @@
 
 python -m experiments.mvtec --category=grid
 python -m experiments.mvtec --category=all --data=DIR
+python -m experiments.mvtec --category=grid --anomalies=confetti
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from adtr_jax.config import PRESETS, Settings
 from adtr_jax.errors import unknown
 from experiments.command import Command, main, run_categories
+
+if TYPE_CHECKING:
+    from adtr_jax.data.samples import Category
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +31,15 @@ class Mvtec(Command):
     """A folder in MVTec-AD's layout. Default: MVTec-AD, downloaded and prepared by TFDS."""
 
 
-def run(command: Mvtec) -> bool:
-    """Runs the experiment."""
-    from adtr_jax import paper
+def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
+    """The categories that are asked for, and their reader.
+
+    Raises:
+        InputError: there is no such category.
+    """
     from adtr_jax.data import folders, mvtec_ad
 
-    def read(name: str):
+    def read(name: str) -> "Category":
         if command.data is None:
             return mvtec_ad.read_category(name)
         return folders.read_category(command.data, name)
@@ -39,8 +47,15 @@ def run(command: Mvtec) -> bool:
     known = folders.categories(command.data) if command.data else mvtec_ad.CATEGORIES
     if command.category != "all" and command.category not in known:
         raise unknown("no category", command.category, [*known, "all"])
-    names = known if command.category == "all" else [command.category]
-    return run_categories(names, read, command, paper.MVTEC_AD["ADTR"])
+    return (known if command.category == "all" else [command.category]), read
+
+
+def run(command: Mvtec) -> bool:
+    """Runs the experiment."""
+    from adtr_jax import paper
+
+    names, read = source(command)
+    return run_categories(names, read, command, paper.MVTEC_AD)
 
 
 def defaults(settings: Settings) -> Mvtec:

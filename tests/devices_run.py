@@ -13,6 +13,7 @@ from flax import nnx
 
 from adtr_jax import losses, train
 from adtr_jax.models.adtr import ADTR
+from adtr_jax.sampling import Sampling
 from adtr_jax.sharding import device_mesh, place, split
 
 
@@ -32,7 +33,7 @@ def curve(dtype: str, devices: int, epochs: int = 6) -> list[float]:
     state, features = place((state, features), mesh)
     values: list[float] = []
     for number in range(1, epochs + 1):
-        order, weight = train.epoch_order(20, 6, devices, seed=0, epoch=number)
+        order, weight = Sampling(20, 0, batch_size=6, seed=0).epoch(number, devices)
         batches = place((order, weight.astype(dtype)), mesh, split(1))
         state, steps = epoch(state, features, *batches)
         values += np.asarray(steps, np.float64).tolist()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,53 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[1]
-SIDE = 64
-SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
-
-
-def run(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.mvtec", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def _save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+from stripes import ROOT, SIDE, SMALL, run, save, write_category
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Two categories of stripes, the second one without masks, and one with a corrupt image."""
     root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    x = np.arange(SIDE)
-    for category, wide in (("stripes", 8), ("waves", 5)):
-        pattern = (127 + 60 * np.sin(x / wide * 3))[None, :, None]
-        for i in range(24):
-            noisy = pattern + rng.normal(0, 12, (SIDE, SIDE, 3))
-            image = np.clip(noisy, 0, 255).astype(np.uint8)
-            if i < 16:
-                _save(root / category / "train/good" / f"{i:03}.png", image)
-                continue
-            _save(root / category / "test/good" / f"{i:03}.png", image)
-            broken, mask = image.copy(), np.zeros((SIDE, SIDE), np.uint8)
-            broken[20:36, 24:44] = rng.integers(0, 255, (16, 20, 3))
-            mask[20:36, 24:44] = 255
-            _save(root / category / "test/noise" / f"{i:03}.png", broken)
-            if category == "stripes":
-                _save(root / category / "ground_truth/noise" / f"{i:03}_mask.png", mask)
+    write_category(root / "stripes", wide=8)
+    write_category(root / "waves", wide=5, masks=False)
     for part in ("train/good", "test/good", "test/bad"):
-        _save(root / "corrupt" / part / "000.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+        save(root / "corrupt" / part / "000.png", np.zeros((SIDE, SIDE, 3), np.uint8))
     whole = (root / "stripes/train/good/000.png").read_bytes()
     (root / "corrupt/train/good/001.png").write_bytes(whole[: len(whole) // 2])
     return root

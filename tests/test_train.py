@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from adtr_jax import train
-from adtr_jax.config import Settings
+from adtr_jax.config import Plus, Settings
 from adtr_jax.errors import InputError
 from adtr_jax.sharding import device_mesh
 
@@ -135,30 +135,18 @@ def test_damaged_checkpoint_is_named(tmp_path):
     assert "delete this folder" in err
 
 
-@pytest.mark.parametrize(("count", "batch", "devices"), [(20, 6, 8), (48, 16, 1), (7, 7, 2)])
-def test_epoch_order_holds_every_image_once(count, batch, devices):
-    order, weight = train.epoch_order(count, batch, devices, seed=0, epoch=3)
-    assert order.shape == weight.shape
-    assert order.shape[0] == -(-count // batch)
-    assert order.shape[1] % devices == 0
-    assert sorted(order[weight == 1]) == list(range(count))
-    assert weight.sum(axis=1).tolist()[:-1] == [batch] * (order.shape[0] - 1)
-    again = train.epoch_order(count, batch, devices, seed=0, epoch=3)
-    assert np.array_equal(order, again[0])
-    other = train.epoch_order(count, batch, devices, seed=0, epoch=4)
-    assert not np.array_equal(order, other[0])
-
-
 def test_max_steps_bounds_the_epochs():
     fast = Settings(epochs=150, max_steps=450)
-    assert [fast.epochs_of(images) for images in (48, 470, 600, 5, 10_000)] == [150, 15, 12, 150, 1]
-    assert Settings().epochs_of(600) == 500
+    assert [fast.epochs_of(steps) for steps in (3, 30, 38, 1, 625)] == [150, 15, 12, 150, 1]
+    assert Settings().epochs_of(38) == 500
 
 
 def test_learning_rate_schedules():
     paper = train.learning_rate(Settings(), 500, 3)
     assert float(paper(400 * 3 - 1)) == pytest.approx(1e-4)
     assert float(paper(400 * 3)) == pytest.approx(1e-5)
+    plus = train.learning_rate(Plus().settings(Settings()), 300, 3)
+    assert [float(plus(epoch * 3)) for epoch in (199, 200)] == pytest.approx([1e-4, 1e-5])
     single = train.learning_rate(Settings(schedule="cosine"), 1, 1)
     assert float(single(0)) == pytest.approx(1e-4)
     cosine = train.learning_rate(Settings(schedule="cosine"), 10, 10)
@@ -200,3 +188,7 @@ def test_corrupt_settings_are_refused():
         Settings(epochs=0)
     with pytest.raises(InputError, match="did you mean efficientnet-b4"):
         Settings(backbone="eficientnet-b4")
+    with pytest.raises(InputError, match="--batch_size=15 must be even: half of each batch"):
+        Plus().settings(Settings(batch_size=15))
+    with pytest.raises(InputError, match=r"--plus.variants=0 must be greater than 0"):
+        Plus(variants=0)

@@ -31,6 +31,7 @@ def main(directory: Path, epochs: int, save_seconds: float) -> None:
         loss,
         params,
         features,
+        normal=len(features),
         settings=settings,
         mesh=device_mesh(),
         directory=directory,

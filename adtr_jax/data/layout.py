@@ -33,16 +33,51 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Listing:
-    """The visible content of a category: for each folder its image files and its subfolders."""
+class Listing:
+    """The visible content of a folder: below each path its image files and its subfolders.
+
+    Attributes:
+        where: The folder, for the messages.
+        files: Path relative to the folder ("" is itself) -> sorted names of files.
+        folders: As `files`, the names of the subfolders.
+    """
 
     where: str
     files: dict[str, list[str]]
     folders: dict[str, list[str]]
 
+    @classmethod
+    def of(cls, names: Iterable[str], where: str) -> "Listing":
+        """Sort paths into folders; hidden files and companions of images are left out.
+
+        Args:
+            names: Paths relative to the folder, with "/" separators; those of folders end with "/".
+            where: The folder.
+        """
+        files: dict[str, list[str]] = {"": []}
+        folders: dict[str, list[str]] = {"": []}
+        for name in sorted(names):
+            path = PurePosixPath(name)
+            if any(part.startswith(".") for part in path.parts):
+                continue
+            above = path.parts if name.endswith("/") else path.parts[:-1]
+            for depth in range(len(above) + 1):
+                folder = "/".join(above[:depth])
+                files.setdefault(folder, [])
+                subfolders = folders.setdefault(folder, [])
+                if above[depth:] and above[depth] not in subfolders:
+                    subfolders.append(above[depth])
+            if not name.endswith("/") and path.suffix.lower() not in _COMPANIONS:
+                files["/".join(above)].append(path.name)
+        return cls(where, files, folders)
+
     def images(self, folder: str) -> list[str]:
-        """Return the sorted file names in `folder`, which must hold images and nothing else."""
-        place = f"{self.where}/{folder}"
+        """Return the sorted file names in `folder`, which must hold images and nothing else.
+
+        Raises:
+            InputError: if it is missing or empty, or holds folders or files of another type.
+        """
+        place = f"{self.where}/{folder}" if folder else self.where
         if folder not in self.files:
             raise InputError(f"{place} is missing: a category needs the folder {folder} of images")
         if self.folders[folder]:
@@ -87,7 +122,7 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
             a mask has no image, an image has two masks, or some anomalous images have a mask and
             others have none.
     """
-    listing = _list(names, where)
+    listing = Listing.of(names, where)
     listing.types("train")
     train = [Entry(f"train/{GOOD}/{n}", GOOD, None) for n in listing.images(f"train/{GOOD}")]
     if "test" not in listing.files:
@@ -101,34 +136,40 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
             f"{where}/test holds no anomalous images: put them into test/DEFECT, for a score "
             "that tells normal from anomalous needs both"
         )
+    return train, _entries(listing, images)
+
+
+def arrange_anomalies(names: Iterable[str], where: str) -> list[Entry]:
+    """Pair images and masks as `arrange` does, in a folder that holds anomalous images alone.
+
+    Returns:
+        The entries of test, sorted by name: all with a mask, or none.
+
+    Raises:
+        InputError: as `arrange` does, and if there are normal images or no anomalous ones.
+    """
+    listing = Listing.of(names, where)
+    images = {defect: listing.images(f"test/{defect}") for defect in listing.types("test")}
+    if GOOD in images:
+        raise InputError(
+            f"{where}/test/{GOOD} holds normal images where anomalous ones are expected: "
+            "move it away, or give another folder"
+        )
+    if not images:
+        raise InputError(f"{where}/test holds no images: put anomalous ones into test/DEFECT")
+    return _entries(listing, images)
+
+
+def _entries(listing: Listing, images: dict[str, list[str]]) -> list[Entry]:
     masks = _pair_all(listing, images)
-    test = [
+    return [
         Entry(f"test/{defect}/{name}", defect, masks.get(f"{defect}/{name}"))
-        for defect in defects
+        for defect in images
         for name in images[defect]
     ]
-    return train, test
 
 
-def _list(names: Iterable[str], where: str) -> _Listing:
-    listing = _Listing(where, {}, {})
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        if any(part.startswith(".") for part in path.parts):
-            continue
-        above = path.parts if name.endswith("/") else path.parts[:-1]
-        for depth in range(1, len(above) + 1):
-            folder = "/".join(above[:depth])
-            listing.files.setdefault(folder, [])
-            subfolders = listing.folders.setdefault(folder, [])
-            if above[depth:] and above[depth] not in subfolders:
-                subfolders.append(above[depth])
-        if not name.endswith("/") and path.suffix.lower() not in _COMPANIONS:
-            listing.files["/".join(above)].append(path.name)
-    return listing
-
-
-def _pair_all(listing: _Listing, images: dict[str, list[str]]) -> dict[str, str]:
+def _pair_all(listing: Listing, images: dict[str, list[str]]) -> dict[str, str]:
     """Return {"DEFECT/image file": "ground_truth/DEFECT/mask file"}, complete or empty."""
     pairs: dict[str, str] = {}
     for defect in listing.types("ground_truth"):

@@ -1,5 +1,7 @@
 """ADTR (You et al., Section 3.1 and Appendix A): a transformer with a learned query embedding.
 
+With it, the two transformers of the ablation in Table 4a: without attention and without query.
+
 Letters: `b` batch, `h w` feature-map height and width, `n = h*w` tokens, `c` backbone channels,
 `d` transformer width.
 """
@@ -31,7 +33,41 @@ class FeedForward(nnx.Module):
         return self.out(hidden)
 
 
-def _norm(dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+class Concatenation(nnx.Module):
+    """Stands in for an attention layer in Table 4a's "w/o Attn": concatenation, then projection.
+
+    Section 4.4 says no more than that. Here every position's query and value are concatenated and
+    projected, 2d -> d: in self-attention's place x + position with x, in cross-attention's place
+    the decoder's token with the encoder's of the same position. No position sees another. Keys
+    are left out, for they differ from the values by the position embedding alone, and there are no
+    attention weights to drop.
+    """
+
+    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.project = dense(2 * WIDTH, WIDTH, dtype, rngs)
+
+    def __call__(
+        self,
+        q: Float[Array, "b n d"],
+        k: Float[Array, "b n d"],
+        v: Float[Array, "b n d"],
+        *,
+        rate: float,
+        seed: UInt32[Array, "b"] | None,
+        site: int,
+    ) -> Float[Array, "b n d"]:
+        """Takes what `Attention` takes, and uses `q` and `v`."""
+        return self.project(jnp.concatenate([q, v], axis=-1))
+
+
+def _attention(attends: bool, dtype: DTypeLike, rngs: nnx.Rngs) -> Attention | Concatenation:
+    if attends:
+        return Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
+    return Concatenation(dtype=dtype, rngs=rngs)
+
+
+def layer_norm(dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the d channels of a token, its statistics in float32."""
     return nnx.LayerNorm(
         WIDTH,
         epsilon=1e-5,
@@ -45,12 +81,12 @@ def _norm(dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
 class EncoderLayer(nnx.Module):
     """Self-attention and FFN, each followed by residual and LayerNorm (post-norm)."""
 
-    def __init__(self, site: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
-        self.attention = Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
-        self.attention_norm = _norm(dtype, rngs)
+        self.attention = _attention(attends, dtype, rngs)
+        self.attention_norm = layer_norm(dtype, rngs)
         self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = _norm(dtype, rngs)
+        self.ffn_norm = layer_norm(dtype, rngs)
 
     def __call__(
         self,
@@ -67,14 +103,14 @@ class EncoderLayer(nnx.Module):
 class DecoderLayer(nnx.Module):
     """Self-attention, cross-attention to the encoder's output and FFN (post-norm)."""
 
-    def __init__(self, site: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
-        self.attention = Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
-        self.attention_norm = _norm(dtype, rngs)
-        self.cross_attention = Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
-        self.cross_attention_norm = _norm(dtype, rngs)
+        self.attention = _attention(attends, dtype, rngs)
+        self.attention_norm = layer_norm(dtype, rngs)
+        self.cross_attention = _attention(attends, dtype, rngs)
+        self.cross_attention_norm = layer_norm(dtype, rngs)
         self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = _norm(dtype, rngs)
+        self.ffn_norm = layer_norm(dtype, rngs)
 
     def __call__(
         self,
@@ -99,14 +135,18 @@ class DecoderLayer(nnx.Module):
 class ADTR(nnx.Module):
     """Reconstructs feature maps; trained on normal images it fails on anomalies (Fig. 2).
 
-    7.87 M parameters at c = 720, n = 256.
+    7.87 M parameters at c = 720, n = 256; 7.81 M without query, 6.29 M without attention.
 
     Args:
         channels: c, the channels of the feature maps.
         tokens: n = h*w, the positions of the feature maps; the embeddings have one row each.
+        query: whether the decoder's input is the learned query embedding. Without it (Table 4a's
+            "w/o Query") it is the encoder's output, the same that the cross-attention looks at.
+        attention: whether there is any. Without it (Table 4a's "w/o Attn") each attention layer is
+            a `Concatenation`; embeddings, FFN, residuals and LayerNorms stay.
         rate: dropout probability for attention weights and FFN activations, in training only.
         aligned: start with an attention that looks where it stands (see `_align`), not with the
-            paper's initial values.
+            paper's initial values. Without attention there is nothing to align.
         dtype: of the computation; parameters and LayerNorm statistics stay float32.
         rngs: needs a `params` stream.
     """
@@ -116,6 +156,8 @@ class ADTR(nnx.Module):
         channels: int,
         tokens: int,
         *,
+        query: bool = True,
+        attention: bool = True,
         rate: float = 0.1,
         aligned: bool = False,
         dtype: DTypeLike = jnp.float32,
@@ -124,16 +166,17 @@ class ADTR(nnx.Module):
         self.rate, self.dtype = rate, dtype
         embedding = nnx.initializers.normal(0.02)
         self.position = nnx.Param(embedding(rngs.params(), (tokens, WIDTH)))
-        self.query = nnx.Param(embedding(rngs.params(), (tokens, WIDTH)))
+        self.query = nnx.Param(embedding(rngs.params(), (tokens, WIDTH))) if query else None
         self.project_in = dense(channels, WIDTH, dtype, rngs)
         self.encoder = nnx.List(
-            EncoderLayer(2 * i, rate, dtype=dtype, rngs=rngs) for i in range(LAYERS)
+            EncoderLayer(2 * i, rate, attention, dtype=dtype, rngs=rngs) for i in range(LAYERS)
         )
         self.decoder = nnx.List(
-            DecoderLayer(2 * LAYERS + 3 * i, rate, dtype=dtype, rngs=rngs) for i in range(LAYERS)
+            DecoderLayer(2 * LAYERS + 3 * i, rate, attention, dtype=dtype, rngs=rngs)
+            for i in range(LAYERS)
         )
         self.project_out = dense(WIDTH, channels, dtype, rngs)
-        if aligned:
+        if aligned and attention:
             self._align()
 
     def _align(self) -> None:
@@ -145,12 +188,10 @@ class ADTR(nnx.Module):
         equal positions a head start of about |W p|^2 / sqrt(32), a factor e^5.
         """
         self.position[...] = self.position[...] / 0.02
-        attentions = [layer.attention for layer in self.encoder]
-        for layer in self.decoder:
-            attentions += [layer.attention, layer.cross_attention]
-        for attention in attentions:
-            # A copy: the training step donates its buffers, and no buffer can be given away twice.
-            attention.key.kernel[...] = jnp.array(attention.query.kernel[...])
+        for _, module in nnx.iter_modules(self):
+            if isinstance(module, Attention):
+                # A copy: the training step donates its buffers, and none can be given away twice.
+                module.key.kernel[...] = jnp.array(module.query.kernel[...])
 
     def __call__(
         self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
@@ -168,7 +209,7 @@ class ADTR(nnx.Module):
         memory = self.project_in(features.reshape(b, h * w, c))
         for encode in self.encoder:
             memory = encode(memory, position, seed)
-        x = self.query[...].astype(self.dtype)[None]
+        x = memory if self.query is None else self.query[...].astype(self.dtype)[None]
         if seed is not None:
             x = jnp.broadcast_to(x, memory.shape)
         for decode in self.decoder:

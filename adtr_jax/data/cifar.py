@@ -1,0 +1,144 @@
+"""CIFAR-10 as one-class categories, and the anomalies that ADTR+ learns from beside them.
+
+One model a class: trained on the training images of the class, tested on its test images and as
+many of the other classes (You et al., Section 4.3). For ADTR+ they add as many irrelevant images,
+drawn from CIFAR-100.
+
+Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adtr_jax.data import image_sources, tfds_images
+from adtr_jax.data.image_set import ImageSet, Split
+from adtr_jax.data.samples import GOOD, Category, Sample
+from adtr_jax.errors import InputError, unknown
+from adtr_jax.paper import CIFAR10_CLASSES
+
+
+def read_category(
+    name: str, source: Path | None, seed: int, leave_out: Sequence[str] = ()
+) -> Category:
+    """List the images of one class, and of the others as anomalies.
+
+    Args:
+        name: One of `CIFAR10_CLASSES`.
+        source: Where CIFAR-10 lies, see `image_sources`; None: TFDS downloads and prepares it.
+        seed: Of the draw. The same classes, in the same order of images, give the same draw.
+        leave_out: Classes that are known anomalies in training, and so are left out of the test.
+
+    Returns:
+        All training images of the class; all its test images and as many, drawn at random without
+        replacement, of the other classes (all, if there are fewer). A sample is called
+        "test/dog/0012" after its class and its number among the class's images; its defect is its
+        class, or "good".
+
+    Raises:
+        InputError: if there is no such class, it is itself left out, no other one remains, or the
+            source cannot be read or is not CIFAR-10.
+    """
+    for each in (name, *leave_out):
+        _check_class(each)
+    if name in leave_out:
+        raise InputError(f"{name} is the normal class: known anomalies are of other classes")
+    others = [each for each in CIFAR10_CLASSES if each not in (name, *leave_out)]
+    if not others:
+        raise InputError("all other classes are known anomalies: leave at least one to the test")
+    images = _read_cifar10(source)
+    normal = _samples(images, "test", name, GOOD)
+    anomalies = [sample for each in others for sample in _samples(images, "test", each, each)]
+    return Category(
+        name,
+        train=tuple(_samples(images, "train", name, GOOD)),
+        test=tuple(sorted([*normal, *_draw(anomalies, len(normal), seed)], key=_by_name)),
+    )
+
+
+def read_known_anomalies(
+    classes: Sequence[str], source: Path | None, count: int, seed: int
+) -> tuple[Sample, ...]:
+    """Draw training images of some classes of CIFAR-10, as anomalies that are known.
+
+    The test must leave these classes out: see `read_category`.
+
+    Args:
+        classes: At least one of `CIFAR10_CLASSES`.
+        source: Where CIFAR-10 lies, as in `read_category`.
+        count: How many to draw, without replacement, from all of `classes` together.
+        seed: Of the draw.
+
+    Returns:
+        `count` samples without masks, or all if there are fewer, sorted by name.
+
+    Raises:
+        InputError: if there is no such class, or as `read_category` does for the source.
+    """
+    for name in classes:
+        _check_class(name)
+    return _draw_training_images(_read_cifar10(source), sorted(set(classes)), count, seed)
+
+
+def read_irrelevant_anomalies(source: Path | None, count: int, seed: int) -> tuple[Sample, ...]:
+    """Draw training images of another data set, as anomalies: the paper's come from CIFAR-100.
+
+    Args:
+        source: Where the images lie, see `image_sources`; None: TFDS prepares CIFAR-100.
+        count: How many to draw, without replacement, from all classes together.
+        seed: Of the draw.
+
+    Returns:
+        `count` samples without masks, or all if there are fewer, sorted by name.
+
+    Raises:
+        InputError: if the source cannot be read, has no training images, or holds classes of
+            CIFAR-10, which are not irrelevant.
+    """
+    images = tfds_images.read("cifar100") if source is None else image_sources.read(source)
+    for name in images.classes:
+        if name in CIFAR10_CLASSES or name == GOOD:
+            raise InputError(
+                f"{images.where} holds the class {name}, which is normal or tested on: give "
+                "another data set, or name classes of CIFAR-10 as known anomalies"
+            )
+    return _draw_training_images(images, images.classes, count, seed)
+
+
+def _check_class(name: str) -> None:
+    if name not in CIFAR10_CLASSES:
+        raise unknown("no class of CIFAR-10", name, CIFAR10_CLASSES)
+
+
+def _read_cifar10(source: Path | None) -> ImageSet:
+    images = tfds_images.read("cifar10") if source is None else image_sources.read(source)
+    missing = [name for name in CIFAR10_CLASSES if name not in images.classes]
+    further = [name for name in images.classes if name not in CIFAR10_CLASSES]
+    if missing or further:
+        what = f"no class {missing[0]}" if missing else f"a class {further[0]}"
+        raise InputError(f"{images.where} is not CIFAR-10, for it has {what}: give CIFAR-10")
+    return images
+
+
+def _samples(images: ImageSet, split: Split, name: str, defect: str) -> list[Sample]:
+    return [
+        Sample(f"{split}/{name}/{index:04d}", file, defect)
+        for index, file in enumerate(images.of(split, name))
+    ]
+
+
+def _draw_training_images(
+    images: ImageSet, classes: Sequence[str], count: int, seed: int
+) -> tuple[Sample, ...]:
+    pool = [sample for name in classes for sample in _samples(images, "train", name, name)]
+    return tuple(sorted(_draw(pool, count, seed), key=_by_name))
+
+
+def _draw(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return [samples[index] for index in order[:count]]
+
+
+def _by_name(sample: Sample) -> str:
+    return sample.name

@@ -1,0 +1,133 @@
+"""The user's own anomalies, for ADTR+ to learn from: images with masks (Eq. 7) or without (Eq. 9).
+
+DIR/test/DEFECT/*                       in the layout of a category, which has masks, too:
+DIR/ground_truth/DEFECT/STEM_mask.png   see `layout`
+DIR/DEFECT/*                            without masks, one folder a defect type
+DIR/*                                   without masks, defect type "anomaly"
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from adtr_jax.data.layout import Entry, Listing, arrange_anomalies
+from adtr_jax.data.samples import GOOD, Category, File, Sample
+from adtr_jax.data.walk import walk
+from adtr_jax.errors import InputError
+
+_DEFECT = "anomaly"
+
+
+def read_anomalies(folder: Path) -> tuple[Sample, ...]:
+    """List anomalous images, and their masks if they have any; nothing is decoded yet.
+
+    Args:
+        folder: A folder in one of the layouts above.
+
+    Returns:
+        Samples sorted by name, all with a mask or all without.
+
+    Raises:
+        InputError: if there is no such folder, it holds no images, normal images or something else;
+            if some images have a mask and others have none; or as `layout.arrange` does.
+    """
+    folder = folder.expanduser()
+    where = folder.as_posix()
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{where} {what}: give a folder of anomalous images")
+    names = list(walk(folder, depth=3))
+    if "test/" in names:
+        inside = [name for name in names if name.startswith(("test/", "ground_truth/"))]
+        entries = arrange_anomalies(inside, where)
+    else:
+        entries = _without_masks(Listing.of(names, where))
+    return tuple(_sample(folder, entry) for entry in entries)
+
+
+def without(category: Category, anomalies: Sequence[Sample]) -> Category:
+    """Take the images that are trained on as anomalies out of a category's test.
+
+    So a user can point at copies of a few test images: those are recognised by their bytes.
+
+    Args:
+        category: The category to test on.
+        anomalies: Anomalous images to learn from.
+
+    Returns:
+        The category without these test images; what was dropped is the difference in length.
+
+    Raises:
+        InputError: if one of the anomalies is a normal test image, no anomalous test image remains,
+            or a file cannot be read.
+    """
+    by_digest = {_digest(sample.image): sample for sample in anomalies}
+    kept = []
+    for sample in category.test:
+        twin = by_digest.get(_digest(sample.image))
+        if twin is None:
+            kept.append(sample)
+        elif sample.label == 0:
+            raise InputError(
+                f"{twin.image} is given as an anomaly, but it is the same as the normal test image "
+                f"{sample.image}: remove one of them"
+            )
+    if not any(sample.label for sample in kept):
+        raise InputError(
+            f"every anomalous test image of {category.name} is among the anomalies to learn from: "
+            "leave some of them to the test"
+        )
+    return dataclasses.replace(category, test=tuple(kept))
+
+
+def _without_masks(listing: Listing) -> list[Entry]:
+    where = listing.where
+    defects = listing.folders[""]
+    for name, use in (
+        (GOOD, "normal images"),
+        ("train", "normal images"),
+        ("ground_truth", "masks"),
+    ):
+        if name in defects:
+            raise InputError(
+                f"{where}/{name} holds {use}, not anomalous images: put anomalous images into "
+                f"{where}/test/DEFECT, and masks into {where}/ground_truth/DEFECT"
+            )
+    if defects and listing.files[""]:
+        raise InputError(
+            f"{where}/{listing.files[''][0]} lies beside folders: move it into one of them"
+        )
+    if not defects:
+        return [Entry(name, _DEFECT, None) for name in _images(listing, "")]
+    return [
+        Entry(f"{defect}/{name}", defect, None)
+        for defect in defects
+        for name in _images(listing, defect)
+    ]
+
+
+def _images(listing: Listing, folder: str) -> list[str]:
+    names = listing.images(folder)
+    stems = {PurePosixPath(name).stem for name in names}
+    for name in names:
+        stem = PurePosixPath(name).stem
+        if stem.endswith("_mask") and stem.removesuffix("_mask") in stems:
+            raise InputError(
+                f"{listing.where}/{PurePosixPath(folder) / name} seems to be a mask: put images "
+                f"into {listing.where}/test/DEFECT, and masks into {listing.where}/ground_truth/"
+                "DEFECT"
+            )
+    return names
+
+
+def _sample(folder: Path, entry: Entry) -> Sample:
+    mask = None if entry.mask is None else folder / entry.mask
+    return Sample(entry.name, folder / entry.name, entry.defect, mask)
+
+
+def _digest(file: File) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error

@@ -1,0 +1,97 @@
+"""The baseline of Table 4a: "a CNN revised from ResNet" reconstructs the features.
+
+The paper says no more of it. Here it is a convolution and six basic blocks of ResNet (He et al.
+2016, "Deep Residual Learning for Image Recognition", Fig. 2) at one resolution and one width,
+between the same 1x1 convolutions as the transformer's, with about as many parameters (8.04 M
+against 7.87 M at c = 720) and the FFN's dropout: what differs is how the positions are mixed.
+LayerNorm over the channels, as in the transformer, takes BatchNorm's place: it needs no running
+statistics, and a position's output depends on nothing but the 27 x 27 positions around it.
+
+Letters: `b` batch, `h w` feature-map height and width, `c` backbone channels, `d` the width.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt32
+
+from adtr_jax.models.adtr import WIDTH, layer_norm
+from adtr_jax.models.attention import dense
+from adtr_jax.models.dropout import dropout
+
+BLOCKS = 6
+
+
+class ConvNorm(nnx.Module):
+    """3x3 convolution d -> d, zero-padded and without bias, then LayerNorm over the channels."""
+
+    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(
+            WIDTH,
+            WIDTH,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=dtype,
+            param_dtype=jnp.float32,
+            kernel_init=nnx.initializers.he_normal(),
+            rngs=rngs,
+        )
+        self.norm = layer_norm(dtype, rngs)
+
+    def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+        return self.norm(self.conv(x))
+
+
+class Block(nnx.Module):
+    """ResNet's basic block: two convolutions, residual, ReLU; dropout between them in training."""
+
+    def __init__(self, site: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.site, self.rate = site, rate
+        self.first = ConvNorm(dtype=dtype, rngs=rngs)
+        self.second = ConvNorm(dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w d"], seed: UInt32[Array, "b"] | None
+    ) -> Float[Array, "b h w d"]:
+        y = nnx.relu(self.first(x))
+        if seed is not None:
+            y = dropout(y, self.rate, seed, self.site)
+        return nnx.relu(x + self.second(y))
+
+
+class CNN(nnx.Module):
+    """Reconstructs feature maps with 3x3 convolutions; 8.04 M parameters at c = 720.
+
+    Args:
+        channels: c, the channels of the feature maps, of any height and width.
+        rate: dropout probability within the blocks, in training only.
+        dtype: of the computation; parameters and LayerNorm statistics stay float32.
+        rngs: needs a `params` stream.
+    """
+
+    def __init__(
+        self, channels: int, *, rate: float = 0.1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ):
+        self.rate, self.dtype = rate, dtype
+        self.project_in = dense(channels, WIDTH, dtype, rngs)
+        self.stem = ConvNorm(dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(Block(i, rate, dtype=dtype, rngs=rngs) for i in range(BLOCKS))
+        self.project_out = dense(WIDTH, channels, dtype, rngs)
+
+    def __call__(
+        self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Returns the reconstruction f_hat of the features f, in float32 or wider.
+
+        Args:
+            features: f.
+            seed: one a sample (`dropout.seeds`) in training; None in inference: no dropout.
+        """
+        if self.rate == 0:
+            seed = None
+        x = nnx.relu(self.stem(self.project_in(features)))
+        for block in self.blocks:
+            x = block(x, seed)
+        f_hat = self.project_out(x)
+        return f_hat.astype(jnp.promote_types(self.dtype, jnp.float32))

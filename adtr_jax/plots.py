@@ -1,0 +1,199 @@
+"""Charts of the ADTR paper's analyses: Table 4's bars, Fig. 5's t-SNE, Section 3.2's study.
+
+Figures are built as objects of their own, without pyplot, in the colours of `figures.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from adtr_jax.errors import InputError
+from adtr_jax.figures import ANOMALOUS, COLOURS, DPI, NORMAL, QUANTILES, Scale
+
+PAPER = "#b9bec6"  # the paper's bars
+SAMPLES = 600  # difference vectors in Fig. 5, half of them anomalous
+PERPLEXITY = 30.0  # of the t-SNE: scikit-learn's default
+
+
+def save_bars(
+    path: Path,
+    names: Sequence[str],
+    values: Sequence[float],
+    paper_values: Sequence[float] | None,
+    ylabel: str,
+) -> None:
+    """Our values as bars, in per cent, each beside the paper's where there are any.
+
+    The axis does not begin at 0, for the values of an ablation lie close together.
+
+    Args:
+        path: the file to write.
+        names: one a pair of bars, at least one.
+        values: ours, in [0, 1].
+        paper_values: the paper's, in [0, 1].
+        ylabel: what the values are.
+    """
+    series = [("ours", NORMAL, values)]
+    series += [] if paper_values is None else [("paper", PAPER, paper_values)]
+    figure = _figure(max(4.0, 1.2 + 1.2 * len(names)), 3.4)
+    ax = figure.subplots()
+    width = 0.8 / len(series)
+    for i, (label, colour, heights) in enumerate(series):
+        places = np.arange(len(names)) + (i - (len(series) - 1) / 2) * width
+        bars = ax.bar(places, 100 * np.asarray(heights), 0.92 * width, color=colour, label=label)
+        ax.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+    lowest = 100 * min(min(heights) for _, _, heights in series)
+    bottom = max(0, 5 * int((lowest - 3) // 5))
+    ax.set_ylim(bottom, 100 + 0.06 * (100 - bottom))  # room for the figure above a full bar
+    ax.set_xticks(range(len(names)), [str(name) for name in names])
+    ax.set_ylabel(f"{ylabel} (%)")
+    if len(series) > 1:
+        ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8)
+    _save(figure, path)
+
+
+def sample_differences(
+    differences: Float[np.ndarray, "n h w c"],
+    anomalous: Bool[np.ndarray, "n h w"],
+    seed: int,
+) -> tuple[Float[np.ndarray, "m c"], Bool[np.ndarray, "m"]]:
+    """Difference vectors d(:, u) for Fig. 5, as many of normal positions as of anomalous ones.
+
+    Args:
+        differences: d = f - f_hat of the test images (Eq. 2).
+        anomalous: the ground truth at every position.
+        seed: of the choice, which is without replacement.
+
+    Returns:
+        The vectors, the normal ones first, 300 of each kind or as many as the rarer kind has; and
+        whether each is anomalous.
+
+    Raises:
+        InputError: only normal positions, or only anomalous ones.
+    """
+    vectors = differences.reshape(-1, differences.shape[-1])
+    kinds = [np.flatnonzero(anomalous.ravel() == label) for label in (False, True)]
+    half = min(SAMPLES // 2, *(len(kind) for kind in kinds))
+    if half == 0:
+        raise InputError(
+            "t-SNE needs normal and anomalous positions, but the masks of the test images leave "
+            f"{len(kinds[0])} normal and {len(kinds[1])} anomalous; add images of the missing kind"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = np.concatenate([rng.choice(kind, half, replace=False) for kind in kinds])
+    return vectors[chosen], np.repeat([False, True], half)
+
+
+def save_tsne(
+    path: Path,
+    differences: Float[np.ndarray, "m c"],
+    labels: Bool[np.ndarray, "m"],
+    scores: Float[np.ndarray, "m"],
+    seed: int,
+) -> None:
+    """Fig. 5: difference vectors in the plane by t-SNE; what is close there is similar.
+
+    Args:
+        path: the file to write.
+        differences: the vectors, at least two.
+        labels: whether each is anomalous: a triangle; else it is a circle.
+        scores: s(u) of each, its colour.
+        seed: of the t-SNE.
+    """
+    from sklearn.manifold import TSNE  # takes a second, and few commands draw this figure
+
+    perplexity = min(PERPLEXITY, (len(differences) - 1) / 3)
+    places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(differences)
+    low, high = (float(q) for q in np.quantile(scores, QUANTILES))
+    norm = Scale(low, high if high > low else low + 1.0).norm
+    figure = _figure(6.2, 5.0)
+    ax = figure.subplots()
+    legend = []
+    for label, name, marker in ((False, "normal", "o"), (True, "anomalous", "^")):
+        x, y = places[labels == label].T
+        style = {"marker": marker, "edgecolors": "0.35", "linewidths": 0.4}
+        points = ax.scatter(x, y, 26, scores[labels == label], cmap=COLOURS, norm=norm, **style)
+        legend.append(Line2D([], [], ls="", c="0.35", marker=marker, label=f"{name} ({len(x)})"))
+    ax.set(xticks=[], yticks=[], title="feature differences by t-SNE")
+    ax.legend(
+        handles=legend,
+        fontsize=8,
+        ncols=2,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+    )
+    figure.colorbar(points, ax=ax, extend="both").set_label("anomaly score")
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class LayerStudy:
+    """What Section 3.2's figure shows of one network.
+
+    Attributes:
+        title: the network's name.
+        matrix: what would have to be the identity, and its `matrix_title`.
+        curves: what changes over the steps of training, by name.
+        normal: reconstruction errors of normal positions.
+        anomalous: reconstruction errors of anomalous positions.
+    """
+
+    title: str
+    matrix: Float[np.ndarray, "k k"]
+    matrix_title: str
+    curves: Mapping[str, Float[np.ndarray, "steps"]]
+    normal: Float[np.ndarray, "p"]
+    anomalous: Float[np.ndarray, "q"]
+
+
+def save_identical_mapping(path: Path, studies: Sequence[LayerStudy]) -> None:
+    """Section 3.2: one row a network: the matrix it learned, how it came about, and its errors.
+
+    All errors share one logarithmic axis, so that the rows can be compared.
+    """
+    figure = _figure(12.0, 3.2 * len(studies))
+    rows = figure.subplots(len(studies), 3, squeeze=False, width_ratios=(1, 1.15, 1.3))
+    errors = np.concatenate([np.concatenate([study.normal, study.anomalous]) for study in studies])
+    bins = np.geomspace(max(errors.min(), 1e-12), errors.max() * 1.001, 41)
+    for study, (left, middle, right) in zip(studies, rows, strict=True):
+        image = left.imshow(study.matrix, cmap=COLOURS, vmin=0, vmax=1, interpolation="nearest")
+        left.set(title=f"{study.title}: {study.matrix_title}", xticks=[], yticks=[])
+        figure.colorbar(image, ax=left, shrink=0.85)
+        for (name, curve), colour in zip(study.curves.items(), (NORMAL, "0.2", ANOMALOUS)):
+            middle.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=name)
+        middle.set(title="training", xlabel="step", ylim=(0, None))
+        middle.legend(frameon=False, fontsize=8)
+        _put_errors(right, study, bins)
+    _save(figure, path)
+
+
+def _put_errors(ax: Axes, study: LayerStudy, bins: Float[np.ndarray, "k"]) -> None:
+    """Two histograms of equal area, with the mean of each as a line."""
+    kinds = (("normal", NORMAL, study.normal), ("anomalous", ANOMALOUS, study.anomalous))
+    for name, colour, errors in kinds:
+        shares = np.full(len(errors), 100 / len(errors))
+        label = f"{name}, mean {errors.mean():.3g}"
+        ax.hist(errors, bins, weights=shares, color=colour, alpha=0.65, label=label)
+        ax.axvline(errors.mean(), color=colour, ls="--", lw=1)
+    ax.set(xscale="log", title="reconstruction error", ylabel="positions (%)")
+    ax.set_xlabel("mean squared difference over the channels")
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for ax in figure.axes:
+        if ax.get_label() != "<colorbar>":
+            ax.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

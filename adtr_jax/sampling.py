@@ -1,0 +1,65 @@
+"""Which images make up the batches of an epoch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Int32
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Draws the batches of every epoch from normal images and, for ADTR+, anomalous ones.
+
+    An epoch shows every normal image once and, where there are anomalous ones, as many of those,
+    which then are half of each batch: each is shown equally often, but for one time.
+
+    Attributes:
+        normal: how many normal images there are; they come first in the training data.
+        anomalous: how many anomalous ones follow them.
+        batch_size: images a step, over all devices; an even number where there are anomalous ones.
+        seed: of the order.
+    """
+
+    normal: int
+    anomalous: int
+    batch_size: int
+    seed: int
+
+    @property
+    def images(self) -> int:
+        """Images shown in one epoch."""
+        return 2 * self.normal if self.anomalous else self.normal
+
+    @property
+    def steps(self) -> int:
+        """Steps in one epoch."""
+        return -(-self.images // min(self.batch_size, self.images))
+
+    def epoch(
+        self, number: int, devices: int
+    ) -> tuple[Int32[np.ndarray, "steps b"], Float[np.ndarray, "steps b"]]:
+        """The images of every step of an epoch, shuffled, and their weights.
+
+        The last batch is a smaller one where the batch size does not divide the images: its surplus
+        places have weight 0, as have those that fill a batch up to a multiple of the devices.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        order, weight = self._filled(rng.permutation(self.normal))
+        if self.anomalous:
+            rounds = -(-self.normal // self.anomalous)
+            drawn = np.concatenate([rng.permutation(self.anomalous) for _ in range(rounds)])
+            others = self._filled(self.normal + drawn[: self.normal])
+            order, weight = np.hstack([order, others[0]]), np.hstack([weight, others[1]])
+        padding = ((0, 0), (0, -order.shape[1] % devices))
+        return np.pad(order, padding), np.pad(weight, padding)
+
+    def _filled(
+        self, images: Int[np.ndarray, "n"]
+    ) -> tuple[Int32[np.ndarray, "steps width"], Float[np.ndarray, "steps width"]]:
+        """Rows of the images that fall to each step, and 1 for each of them."""
+        width = min(self.batch_size, self.images) // (2 if self.anomalous else 1)
+        order = np.zeros((self.steps, width), np.int32)
+        weight = np.zeros((self.steps, width), np.float32)
+        order.flat[: len(images)] = images
+        weight.flat[: len(images)] = 1
+        return order, weight

@@ -1,0 +1,83 @@
+"""ADTR and ADTR+ on CIFAR-10: one class is normal, all others are not (You et al., Section 4.3).
+
+python -m experiments.cifar10 --class=cat
+python -m experiments.cifar10 --class=all --anomalies=cifar100
+python -m experiments.cifar10 --class=cat --image_size=128 --token_stride=16
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from adtr_jax.config import PRESETS, Plus, Preset, Settings
+from experiments.command import Command, main, run_categories
+
+if TYPE_CHECKING:
+    from adtr_jax.anomalies import Choice
+    from adtr_jax.data.samples import Category
+
+# The images are 32 px on a side, and have 8 x 8 tokens; larger ones are enlarged to that size.
+SETTINGS: dict[Preset, Settings] = {
+    name: dataclasses.replace(preset, image_size=32, token_stride=4, batch_size=128)
+    for name, preset in PRESETS.items()
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(Command):
+    """Train ADTR on one class of CIFAR-10 and tell it from the other nine."""
+
+    normal: Annotated[str, tyro.conf.arg(name="class")]
+    """The normal class, or `all`: one model each."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """The official python batches (folder or tar.gz), or a folder or zip of train/CLASS/* and
+    test/CLASS/*. Default: prepared by TFDS."""
+    anomalies: str | None = None
+    """ADTR+: go on with as many anomalies; results go to OUT/CLASS+NAME. cifar100, or a path to
+    images of another data set (as for --data; IDX files too), or classes of CIFAR-10 that are then
+    left out of the test: dog,truck."""
+
+
+def run(command: Cifar10) -> bool:
+    """Runs the experiment."""
+    from adtr_jax import paper
+    from adtr_jax.data import cifar
+
+    seed = command.settings.seed
+
+    def read(name: str) -> "Category":
+        return cifar.read_category(name, command.data, seed)
+
+    def read_anomalies(word: str, category: "Category", settings: Settings, plus: Plus) -> "Choice":
+        from adtr_jax.anomalies import Choice, Labelled
+
+        count = len(category.train)
+        known = [part for part in word.split(",") if part in paper.CIFAR10_CLASSES]
+        if known:
+            classes = word.split(",")
+            samples = cifar.read_known_anomalies(classes, command.data, count, seed)
+            category = cifar.read_category(category.name, command.data, seed, leave_out=classes)
+            name = "+".join(classes)
+        else:
+            source = None if word == "cifar100" else Path(word)
+            samples = cifar.read_irrelevant_anomalies(source, count, seed)
+            name = source.resolve().stem if source else word
+        return Choice(name, Labelled.read(samples, settings.image_size), category)
+
+    every = command.normal == "all"
+    names = paper.CIFAR10_CLASSES if every else [command.normal]
+    return run_categories(names, read, command, paper.CIFAR10, read_anomalies)
+
+
+def defaults(settings: Settings) -> Cifar10:
+    """The command's defaults."""
+    return Cifar10(normal=tyro.MISSING, settings=settings, preset="paper", out=Path("runs/cifar10"))
+
+
+if __name__ == "__main__":
+    prog = "python -m experiments.cifar10"
+    sys.exit(main(run, defaults, SETTINGS, preset="paper", prog=prog))

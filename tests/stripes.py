@@ -1,0 +1,64 @@
+"""Small generated images in MVTec layout, and the commands run on them as a user types them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 64
+SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
+
+
+def run(
+    *arguments: str,
+    module: str = "experiments.mvtec",
+    devices: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own, on so many simulated devices."""
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=os.environ | flags | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Writes an image, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_category(folder: Path, wide: float, *, masks: bool = True) -> None:
+    """16 normal images of noisy stripes to train on; 8 to test on, and the same with a noisy patch.
+
+    Args:
+        folder: the category's folder.
+        wide: the stripes' width.
+        masks: whether the patches have masks.
+    """
+    rng = np.random.default_rng(0)
+    pattern = (127 + 60 * np.sin(np.arange(SIDE) / wide * 3))[None, :, None]
+    for i in range(24):
+        noisy = pattern + rng.normal(0, 12, (SIDE, SIDE, 3))
+        image = np.clip(noisy, 0, 255).astype(np.uint8)
+        if i < 16:
+            save(folder / "train/good" / f"{i:03}.png", image)
+            continue
+        save(folder / "test/good" / f"{i:03}.png", image)
+        broken, mask = image.copy(), np.zeros((SIDE, SIDE), np.uint8)
+        broken[20:36, 24:44] = rng.integers(0, 255, (16, 20, 3))
+        mask[20:36, 24:44] = 255
+        save(folder / "test/noise" / f"{i:03}.png", broken)
+        if masks:
+            save(folder / "ground_truth/noise" / f"{i:03}_mask.png", mask)

