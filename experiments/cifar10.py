@@ -65,7 +65,7 @@ def run(command: Cifar10) -> bool:
         else:
             source = None if word == "cifar100" else Path(word)
             samples = cifar.read_irrelevant_anomalies(source, count, seed)
-            name = source.resolve().stem if source else word
+            name = source.resolve().name.partition(".")[0] if source else word
         return Choice(name, Labelled.read(samples, settings.image_size), category)
 
     every = command.normal == "all"

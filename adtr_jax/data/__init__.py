@@ -1,4 +1,4 @@
-"""Images and masks: where they lie (`folders`, `mvtec_ad`, `solar_cells`) and how they are read.
+"""Images and masks: where they lie (`folders`, `mvtec_ad`, `solar_cells`, `cifar`, `labelled`).
 
 A reader returns a `Category` of `Sample`s, which name files and hold no pixels; `images` turns
 samples into arrays. Nothing here imports JAX, and TFDS is imported only when it is used.

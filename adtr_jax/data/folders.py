@@ -1,11 +1,11 @@
 """Folders in MVTec layout (see `layout`), one folder a category."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from adtr_jax.data.layout import TOP_FOLDERS, Entry, arrange
 from adtr_jax.data.samples import GOOD, Category, Sample
+from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError, unknown
 
 
@@ -50,7 +50,7 @@ def read_category(root: Path, category: str) -> Category:
         if folder in _folders_in(root.expanduser()) and folder.name == category:
             raise InputError(f"{folder}/train/{GOOD} is missing: put normal images there")
         raise unknown(f"no category in {root}", category, known)
-    names = [name for top in TOP_FOLDERS for name in _names(folder / top, f"{top}/", depth=2)]
+    names = [n for n in walk(folder, depth=3) if n.partition("/")[0] in TOP_FOLDERS]
     train, test = arrange(names, where=folder.as_posix())
     return Category(
         category,
@@ -62,18 +62,6 @@ def read_category(root: Path, category: str) -> Category:
 def _sample(folder: Path, entry: Entry) -> Sample:
     mask = None if entry.mask is None else folder / entry.mask
     return Sample(entry.name, folder / entry.name, entry.defect, mask)
-
-
-def _names(folder: Path, prefix: str, depth: int) -> Iterator[str]:
-    """Yield the paths below `folder`, at most `depth` levels: a link to a parent cannot loop."""
-    if not folder.is_dir():
-        return
-    yield prefix
-    for child in _children(folder):
-        if child.is_dir() and depth > 1:
-            yield from _names(child, f"{prefix}{child.name}/", depth - 1)
-        else:
-            yield f"{prefix}{child.name}" + "/" * child.is_dir()
 
 
 def _children(folder: Path) -> list[Path]:
