@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -19,6 +19,7 @@ from adtr_jax.errors import unknown
 Chunk = tuple[UInt8[np.ndarray, "n s s 3"], Bool[np.ndarray, "n s s"] | None]
 
 
+@runtime_checkable
 class Anomalies(Protocol):
     """Anomalous images with masks, or all without."""
 

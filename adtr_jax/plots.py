@@ -117,8 +117,17 @@ def save_tsne(
     legend = []
     for label, name, marker in ((False, "normal", "o"), (True, "anomalous", "^")):
         x, y = places[labels == label].T
-        style = {"marker": marker, "edgecolors": "0.35", "linewidths": 0.4}
-        points = ax.scatter(x, y, 26, scores[labels == label], cmap=COLOURS, norm=norm, **style)
+        points = ax.scatter(
+            x,
+            y,
+            26,
+            scores[labels == label],
+            marker=marker,
+            edgecolors="0.35",
+            linewidths=0.4,
+            cmap=COLOURS,
+            norm=norm,
+        )
         legend.append(Line2D([], [], ls="", c="0.35", marker=marker, label=f"{name} ({len(x)})"))
     ax.set(xticks=[], yticks=[], title="feature differences by t-SNE")
     ax.legend(
@@ -166,7 +175,8 @@ def save_identical_mapping(path: Path, studies: Sequence[LayerStudy]) -> None:
         image = left.imshow(study.matrix, cmap=COLOURS, vmin=0, vmax=1, interpolation="nearest")
         left.set(title=f"{study.title}: {study.matrix_title}", xticks=[], yticks=[])
         figure.colorbar(image, ax=left, shrink=0.85)
-        for (name, curve), colour in zip(study.curves.items(), (NORMAL, "0.2", ANOMALOUS)):
+        colours = (NORMAL, "0.2", ANOMALOUS)
+        for (name, curve), colour in zip(study.curves.items(), colours, strict=False):
             middle.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=name)
         middle.set(title="training", xlabel="step", ylim=(0, None))
         middle.legend(frameon=False, fontsize=8)
@@ -180,7 +190,7 @@ def _put_errors(ax: Axes, study: LayerStudy, bins: Float[np.ndarray, "k"]) -> No
     for name, colour, errors in kinds:
         shares = np.full(len(errors), 100 / len(errors))
         label = f"{name}, mean {errors.mean():.3g}"
-        ax.hist(errors, bins, weights=shares, color=colour, alpha=0.65, label=label)
+        ax.hist(errors, bins.tolist(), weights=shares, color=colour, alpha=0.65, label=label)
         ax.axvline(errors.mean(), color=colour, ls="--", lw=1)
     ax.set(xscale="log", title="reconstruction error", ylabel="positions (%)")
     ax.set_xlabel("mean squared difference over the channels")
