@@ -173,7 +173,8 @@ def save_identical_mapping(path: Path, studies: Sequence[LayerStudy]) -> None:
     bins = np.geomspace(max(errors.min(), 1e-12), errors.max() * 1.001, 41)
     for study, (left, middle, right) in zip(studies, rows, strict=True):
         image = left.imshow(study.matrix, cmap=COLOURS, vmin=0, vmax=1, interpolation="nearest")
-        left.set(title=f"{study.title}: {study.matrix_title}", xticks=[], yticks=[])
+        left.set(title=study.matrix_title, xticks=[], yticks=[])
+        left.set_ylabel(study.title, fontsize=11, weight="bold")
         figure.colorbar(image, ax=left, shrink=0.85)
         colours = (NORMAL, "0.2", ANOMALOUS)
         for (name, curve), colour in zip(study.curves.items(), colours, strict=False):

@@ -23,7 +23,7 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -
     place until the new one is complete. Its header carries a JSON object `provenance`.
 
     Args:
-        name: one of `adtr_jax.backbones.NAMES`.
+        name: a network of `weights/manifest.toml`.
         checkpoint: a PyTorch file (legacy or zip format) that holds the state dict.
         out: folder for the converted file, made if it does not exist.
 

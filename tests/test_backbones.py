@@ -108,7 +108,7 @@ def test_static_padding_is_same_at_the_native_size():
 def test_the_package_gives_its_names_without_jax():
     code = "import sys, adtr_jax.backbones as b; print(len(b.NAMES), 'jax' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert result.stdout.split() == [b"16", b"False"]
+    assert result.stdout.split() == [b"17", b"False"]
 
 
 def test_unknown_name_suggests_the_nearest():

@@ -15,8 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import conversion
-from adtr_jax.backbones import NAMES
-from adtr_jax.backbones.scaling import SCALINGS
+from adtr_jax.backbones.scaling import LAYOUTS, SCALINGS
 from adtr_jax.errors import InputError
 from conversion import manifest, torch_file
 from conversion.mapping import to_flax
@@ -180,7 +179,7 @@ def test_a_network_without_a_published_hash_is_converted_with_a_warning(tmp_path
 
 def test_the_manifest_knows_all_networks():
     entries = manifest.read()
-    assert tuple(entries) == NAMES
+    assert tuple(entries) == (*SCALINGS, *LAYOUTS)
     for name, entry in entries.items():
         published = entry.url or entry.file
         assert not published or entry.sha256.startswith(published[-12:-4]), name

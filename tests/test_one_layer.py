@@ -8,8 +8,11 @@ import pytest
 from flax import nnx
 from stripes import run, write_category
 
+from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import Settings
-from adtr_jax.identical_mapping import fit
+from adtr_jax.data.samples import Category, Sample
+from adtr_jax.experiment import Task
+from adtr_jax.identical_mapping import Data, fit, study
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
 
 
@@ -68,6 +71,49 @@ def test_the_attention_layer_does_not():
     diagonal = np.diagonal(np.asarray(layer.map(jnp.asarray(x))), axis1=1, axis2=2)
     assert diagonal.mean() < 0.5
     assert curves["error"][-50:].mean() > 0.5
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """One scene of random patches with noise; in the anomalous images one token is another."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("scene")
+    scene = rng.integers(0, 256, (64, 64, 3))
+    images = np.clip(scene + rng.normal(scale=10, size=(14, 64, 64, 3)), 0, 255).astype(np.uint8)
+    images[-3:, 16:32, 32:48] = rng.integers(0, 256, (3, 16, 16, 3))
+    masks = np.zeros((6, 64, 64), bool)
+    masks[3:, 20:30, 40:42] = True
+    samples = [Sample(str(i), folder, "hole" if i >= 11 else "good") for i in range(14)]
+    settings = Settings(layers=(4,), image_size=64, batch_size=4, learning_rate=3e-3)
+    category = Category("wall", tuple(samples[:8]), tuple(samples[8:]))
+    return Task(category, settings, images[:8], images[8:], masks)
+
+
+def test_data_are_standardised_positions_and_where_they_are_anomalous(task):
+    data = Data.of(task, Pixels())
+    assert data.train.shape == (8, 16, 768) and data.test.shape == (6, 16, 768)
+    assert data.train.mean(axis=(0, 1)) == pytest.approx(0, abs=1e-4)
+    assert data.train.std(axis=(0, 1)) == pytest.approx(1, abs=1e-3)
+    assert np.argwhere(data.anomalous).tolist() == [[3, 6], [4, 6], [5, 6]]
+
+
+def test_study_tells_normal_from_anomalous_positions(task):
+    outcomes = study(task, Pixels(), steps=150)
+    for name, (picture, values) in outcomes.items():
+        assert picture.normal.shape == (93,) and picture.anomalous.shape == (3,), name
+        assert picture.normal.mean() == pytest.approx(values["error_normal"])
+        assert picture.anomalous.mean() == pytest.approx(values["error_anomalous"])
+    linear, attention = outcomes["linear"], outcomes["attention"]
+    assert linear.picture.matrix.shape == (768, 768)
+    assert attention.picture.matrix.shape == (16, 16)
+    curve = linear.picture.curves["||w - I|| / ||I||"]
+    assert curve[0] == pytest.approx(2**0.5, abs=0.02)  # Xavier-uniform: ||w||^2 = C
+    assert linear.values["distance_to_identity"] == pytest.approx(curve[-1], rel=1e-4)
+    assert curve[-1] < curve[0] - 0.02
+    # The query knows the scene's patches and does not know the other one.
+    assert attention.values["diagonal_normal"] > 0.95
+    assert attention.values["diagonal_anomalous"] < 0.5
+    assert attention.values["error_anomalous"] > 10 * attention.values["error_normal"]
+    assert attention.values["pixel_auroc"] > 0.95
 
 
 def test_the_study_as_a_user_runs_it(tmp_path):

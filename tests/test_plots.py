@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from adtr_jax.errors import InputError
+from adtr_jax.figures import COLOURS
 from adtr_jax.plots import (
     LayerStudy,
     sample_differences,
@@ -24,6 +26,19 @@ def _colours(path) -> set[tuple[int, ...]]:
     }
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, to look at what they hold."""
+    figures, real = [], Figure.savefig
+
+    def savefig(self, path):
+        figures.append(self)
+        real(self, path)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return figures
+
+
 def test_bars_are_ours_beside_the_papers(tmp_path):
     names, values = ["CNN", "full"], [0.9, 0.97]
     save_bars(tmp_path / "both.png", names, values, [0.944, 0.972], "pixel AUROC")
@@ -31,6 +46,21 @@ def test_bars_are_ours_beside_the_papers(tmp_path):
     paper = (0xB9, 0xBE, 0xC6)
     assert paper in _colours(tmp_path / "both.png")
     assert paper not in _colours(tmp_path / "ours.png")
+
+
+def test_bars_have_their_heights_names_and_places(tmp_path, drawn):
+    save_bars(tmp_path / "a.png", ["CNN", "full"], [0.9123, 0.98], [0.944, 0.972], "pixel AUROC")
+    ax = drawn[0].axes[0]
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert heights == [pytest.approx([91.23, 98]), pytest.approx([94.4, 97.2])]
+    assert [text.get_text() for text in ax.texts] == ["91.2", "98.0", "94.4", "97.2"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["CNN", "full"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "paper"]
+    assert ax.get_ylim() == (85, pytest.approx(100.9))
+    # The pair of a name stands around its tick, side by side.
+    first, second = ax.containers[0][0], ax.containers[1][0]
+    assert first.get_x() < first.get_x() + first.get_width() < second.get_x()
+    assert (first.get_x() + second.get_x() + second.get_width()) / 2 == pytest.approx(0)
 
 
 def _marked(n: int, anomalous: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,6 +99,24 @@ def test_tsne_is_drawn_and_seeded(count, tmp_path):
         assert image.width > 500
 
 
+def test_tsne_separates_what_is_separate_and_colours_by_score(tmp_path, drawn):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([False, True], 40)
+    differences = rng.normal(size=(80, 12)) + 8 * labels[:, None]
+    save_tsne(tmp_path / "a.png", differences, labels, np.arange(80.0), seed=0)
+    ax, bar = drawn[0].axes
+    circles, triangles = (points.get_offsets() for points in ax.collections)
+    assert len(circles) == len(triangles) == 40
+    apart = np.linalg.norm(circles.mean(axis=0) - triangles.mean(axis=0))
+    assert apart > 3 * max(circles.std(axis=0).max(), triangles.std(axis=0).max())
+    lowest, highest = ax.collections[0].get_facecolors()[0], ax.collections[1].get_facecolors()[-1]
+    assert lowest.tolist() == pytest.approx(COLOURS(0.0))
+    assert highest.tolist() == pytest.approx(COLOURS(1.0))
+    assert bar.get_ylim() == pytest.approx((0.79, 78.605))  # figures.QUANTILES of 0..79
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["normal (40)", "anomalous (40)"]
+
+
 def test_identical_mapping_is_drawn(tmp_path):
     study = LayerStudy(
         "linear layer",
@@ -81,3 +129,23 @@ def test_identical_mapping_is_drawn(tmp_path):
     save_identical_mapping(tmp_path / "figure.png", [study, study])
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 1.5 * image.height
+
+
+def test_identical_mapping_holds_matrix_curves_and_errors(tmp_path, drawn):
+    rng = np.random.default_rng(0)
+    curves = {"error": np.linspace(2, 0, 7), "distance": np.linspace(1, 0, 7)}
+    normal, anomalous = rng.uniform(0.01, 0.1, 200), rng.uniform(0.1, 1, 50)
+    study = LayerStudy("linear", np.eye(5), "|w|", curves, normal, anomalous)
+    other = LayerStudy("attention", np.eye(3), "map", curves, np.full(4, 9.0), np.full(2, 9.0))
+    save_identical_mapping(tmp_path / "figure.png", [study, other])
+    axes = [ax for ax in drawn[0].axes if ax.get_label() != "<colorbar>"]
+    assert [ax.get_title() for ax in axes[:3]] == ["|w|", "training", "reconstruction error"]
+    assert [axes[0].get_ylabel(), axes[3].get_ylabel()] == ["linear", "attention"]
+    assert np.array_equal(axes[0].images[0].get_array(), np.eye(5))
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes[1].lines}
+    assert lines == {name: curve.tolist() for name, curve in curves.items()}
+    for bars in axes[2].containers:
+        assert sum(bar.get_height() for bar in bars) == pytest.approx(100)
+    means = [line.get_xdata()[0] for line in axes[2].lines]
+    assert means == pytest.approx([normal.mean(), anomalous.mean()])
+    assert axes[2].get_xlim() == axes[5].get_xlim()  # one axis for the errors of both rows
