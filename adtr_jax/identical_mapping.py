@@ -3,6 +3,10 @@
 A linear layer (Eq. 4) and an attention layer with a learned query (Eq. 5) are trained on the
 features of normal images. The linear layer can reconstruct everything by becoming the identity; an
 attention layer would have to attend to each position from that position alone.
+
+What tells them apart is the size of the errors. AUROCs do not see it: on toothbrush a linear layer
+that has become the identity to six digits reconstructs anomalies with an error of 1e-12, and that
+rounding noise, larger where features are larger, still reaches a pixel AUROC of 0.98.
 """
 
 from collections.abc import Callable

@@ -133,12 +133,9 @@ def measure(
         ADTR's metrics where ADTR+ is asked for, by category; and the metrics of the last model, or
         why there is none.
     """
-    from conversion import ensure
-
     before: Results = {}
     results: Results = {}
-    if command.settings.backbone != PIXELS:
-        ensure(command.settings.backbone, command.weights)
+    ensure_weights(command.settings.backbone, command.weights)
     for name in names:
         try:
             _run_one(read(name), command, before, results, read_anomalies)
@@ -148,6 +145,18 @@ def measure(
             results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
     return before, results
+
+
+def ensure_weights(backbone: str, folder: Path) -> None:
+    """Converts the backbone's weights into the folder where they are missing.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    from conversion import ensure
+
+    if backbone != PIXELS:
+        ensure(backbone, folder)
 
 
 def failure(error: Exception) -> str:

@@ -18,6 +18,7 @@ from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import FAST, Settings
 from adtr_jax.errors import InputError
 from conversion import WEIGHTS
+from experiments.command import ensure_weights
 
 PROG = "python -m experiments.identical_mapping"
 COLUMNS = {
@@ -83,14 +84,13 @@ def run(command: IdenticalMapping) -> None:
     from adtr_jax.data import folders, mvtec_ad
     from adtr_jax.experiment import Task
     from adtr_jax.files import write_atomically
-    from conversion import ensure
 
     if command.data is None:
         category = mvtec_ad.read_category(command.category)
     else:
         category = folders.read_category(command.data, command.category)
     task = Task.read(category, settings)
-    ensure(command.backbone, command.weights)
+    ensure_weights(command.backbone, command.weights)
     backbone = backbones.load(command.backbone, command.weights)
     outcomes = identical_mapping.study(task, backbone, command.steps)
     directory = command.out / category.name
