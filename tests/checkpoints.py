@@ -3,7 +3,6 @@
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +35,13 @@ def packaged(name: str) -> Path:
     return path
 
 
-def command(*arguments: str, before: Callable[[], None] | None = None, code: str = ""):
+def command(*arguments: str, code: str = ""):
     """Runs the command, or `code` and then the command, in a process of its own."""
     call = "import sys; from conversion.__main__ import main; sys.exit(main(sys.argv[1:]))"
     start = ["-c", f"{code}\n{call}"] if code else ["-m", "conversion"]
     return subprocess.run(
         [sys.executable, *start, *arguments],
         cwd=ROOT,
-        preexec_fn=before,
         capture_output=True,
         text=True,
         timeout=120,

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import http.server
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -183,10 +182,9 @@ def test_an_output_folder_without_permission(capsys, tmp_path):
 
 
 def test_a_full_disk(out):
-    def limit() -> None:  # no file may grow beyond 1 MB
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
-
-    result = command("efficientnet-lite0", f"--out={out}", before=limit)
+    # No file may grow beyond 1 MB.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))"
+    result = command("efficientnet-lite0", f"--out={out}", code=limit)
     assert result.returncode == 2
     assert result.stderr == (
         f"error: {out}/efficientnet-lite0.safetensors: cannot be written (File too large); "
