@@ -1,4 +1,4 @@
-"""Pictures of the results, as in Fig. 4 of the ADTR paper. The one file that imports matplotlib.
+"""Pictures of the results, as in Fig. 4 of the ADTR paper.
 
 All pictures of a category share one colour scale, so that a colour means the same score in each of
 them. Figures are built as objects of their own, without pyplot: no global state, no display. Sizes
