@@ -110,8 +110,8 @@ def builder_of(category: str, data_dir: Path | None) -> MvtecAd:
     return MvtecAd(config=category, data_dir=data_dir, file_format="array_record")
 
 
-def prepare(builder: MvtecAd) -> None:
-    """Download the archive unless it is there, check it, and prepare the builder's category.
+def prepare(builder: tfds.core.DatasetBuilder) -> None:
+    """Download what the builder needs unless it is there, check it, and prepare it.
 
     Raises:
         ChecksumError, one of DOWNLOAD_ERRORS, OSError: what their names say.

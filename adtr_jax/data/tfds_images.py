@@ -4,7 +4,6 @@ Preparing them needs TensorFlow itself, once; a data set that is prepared as Arr
 it is done here, is read without. TFDS's usual TFRecord files can be read by TensorFlow alone.
 """
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -58,29 +57,21 @@ def read(name: Name, data_dir: Path | None = None) -> ImageSet:
 
 
 def _prepare(builder: "tfds.core.DatasetBuilder", name: Name) -> None:
-    import tensorflow_datasets as tfds
-
-    from adtr_jax.data.mvtec_ad_builder import DOWNLOAD_ERRORS, ChecksumError
+    from adtr_jax.data.mvtec_ad_builder import DOWNLOAD_ERRORS, ChecksumError, prepare
 
     if find_spec("tensorflow") is None:  # TFDS would notice after the download
         raise InputError(
             f"preparing {name} by TFDS needs TensorFlow: pip install tensorflow, or "
             f"{_INSTEAD[name]}"
         )
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    retries = logging.getLogger("urllib3.connectionpool")
-    level = retries.level
-    retries.setLevel(logging.ERROR)  # it warns of every retry; the error in the end says it all
     try:
-        builder.download_and_prepare(download_config=config)
+        prepare(builder)
     except (ChecksumError, *DOWNLOAD_ERRORS, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"TFDS cannot download and prepare {name} ({reason[:200]}): try again, or "
             f"{_INSTEAD[name]}"
         ) from error
-    finally:
-        retries.setLevel(level)
 
 
 def _image_set(builder: "tfds.core.DatasetBuilder") -> ImageSet:

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.models.attention import Attention, dense
+from adtr_jax.models.attention import Attention, dense, layer_norm
 from adtr_jax.models.dropout import dropout
 
 WIDTH, HEADS, LAYERS, HIDDEN = 256, 8, 4, 1024  # Appendix A
@@ -66,27 +66,15 @@ def _attention(attends: bool, dtype: DTypeLike, rngs: nnx.Rngs) -> Attention | C
     return Concatenation(dtype=dtype, rngs=rngs)
 
 
-def layer_norm(dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the d channels of a token, its statistics in float32."""
-    return nnx.LayerNorm(
-        WIDTH,
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=jnp.float32,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
-
-
 class EncoderLayer(nnx.Module):
     """Self-attention and FFN, each followed by residual and LayerNorm (post-norm)."""
 
     def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
         self.attention = _attention(attends, dtype, rngs)
-        self.attention_norm = layer_norm(dtype, rngs)
+        self.attention_norm = layer_norm(WIDTH, dtype, rngs)
         self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = layer_norm(dtype, rngs)
+        self.ffn_norm = layer_norm(WIDTH, dtype, rngs)
 
     def __call__(
         self,
@@ -106,11 +94,11 @@ class DecoderLayer(nnx.Module):
     def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
         self.attention = _attention(attends, dtype, rngs)
-        self.attention_norm = layer_norm(dtype, rngs)
+        self.attention_norm = layer_norm(WIDTH, dtype, rngs)
         self.cross_attention = _attention(attends, dtype, rngs)
-        self.cross_attention_norm = layer_norm(dtype, rngs)
+        self.cross_attention_norm = layer_norm(WIDTH, dtype, rngs)
         self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = layer_norm(dtype, rngs)
+        self.ffn_norm = layer_norm(WIDTH, dtype, rngs)
 
     def __call__(
         self,

@@ -64,3 +64,15 @@ def dense(inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Li
         bias_init=nnx.initializers.zeros_init(),
         rngs=rngs,
     )
+
+
+def layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the channels of a token, its statistics in float32."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=1e-5,
+        dtype=dtype,
+        param_dtype=jnp.float32,
+        use_fast_variance=False,
+        rngs=rngs,
+    )

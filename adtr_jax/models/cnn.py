@@ -15,8 +15,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.models.adtr import WIDTH, layer_norm
-from adtr_jax.models.attention import dense
+from adtr_jax.models.adtr import WIDTH
+from adtr_jax.models.attention import dense, layer_norm
 from adtr_jax.models.dropout import dropout
 
 BLOCKS = 6
@@ -37,7 +37,7 @@ class ConvNorm(nnx.Module):
             kernel_init=nnx.initializers.he_normal(),
             rngs=rngs,
         )
-        self.norm = layer_norm(dtype, rngs)
+        self.norm = layer_norm(WIDTH, dtype, rngs)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
         return self.norm(self.conv(x))

@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from adtr_jax import losses
-from adtr_jax.models.attention import dense
+from adtr_jax.models.attention import dense, layer_norm
 
 GROUPS, WIDTH = 8, 256  # g and d, Section 4.3.2
 
@@ -81,10 +81,10 @@ class TFMBlock(nnx.Module):
         self.query = _matrix(WIDTH, WIDTH, dtype, rngs)
         self.key = _matrix(WIDTH, WIDTH, dtype, rngs)
         self.value = _matrix(WIDTH, WIDTH, dtype, rngs)
-        self.attention_norm = _norm(dtype, rngs)
+        self.attention_norm = layer_norm(WIDTH, dtype, rngs)
         self.hidden = dense(WIDTH, WIDTH, dtype, rngs)  # L_2
         self.out = dense(WIDTH, WIDTH, dtype, rngs)  # L_1
-        self.out_norm = _norm(dtype, rngs)
+        self.out_norm = layer_norm(WIDTH, dtype, rngs)
 
     def __call__(
         self, x: Float[Array, "b t d"], memory: Float[Array, "b t d"]
@@ -253,16 +253,5 @@ def _matrix(inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.
         dtype=dtype,
         param_dtype=jnp.float32,
         kernel_init=nnx.initializers.xavier_uniform(),
-        rngs=rngs,
-    )
-
-
-def _norm(dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(
-        WIDTH,
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=jnp.float32,
-        use_fast_variance=False,
         rngs=rngs,
     )
