@@ -13,9 +13,9 @@ import numpy as np
 
 from adtr_jax.backbones.scaling import LAYOUTS
 from adtr_jax.errors import InputError
+from adtr_jax.pickle_machine import shown
 from conversion import efficientnet, resnet
 from conversion.rules import Rule, Transform, same
-from conversion.state_dict import shown
 
 
 def to_flax(

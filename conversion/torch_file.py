@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from adtr_jax.errors import InputError
+from adtr_jax.pickle_machine import shown
 from conversion.state_dict import (
     Storage,
     TensorView,
     reporting_damage,
     require_tensors,
-    shown,
     unpickle,
 )
 

@@ -1,0 +1,184 @@
+"""A pickle machine that runs nothing: what reads files that others have pickled.
+
+Why not `pickle.Unpickler` with a strict `find_class`: that runs no foreign code, but a hostile file
+still kills it. Measured with CPython 3.11: a tuple nested two million deep as a dictionary key
+overflows the C stack (segmentation fault), nine bytes make it reserve 4 GB (LONG_BINPUT), and 158
+bytes keep it busy for 18 s (a key built of shared tuples, hashed 2^30 times). So the instructions
+are only decoded, by `pickletools.genops`, and this machine interprets the few that dictionaries of
+lists, numbers, text and arrays need. Names are looked up in a fixed table, nothing is imported, and
+what a file may call is a function of ours that makes a small object and checks what it is given.
+
+Instruction set: CPython's `pickletools`, protocols 2 to 5.
+"""
+
+import io
+import pickletools
+import types
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, NoReturn
+
+# What genops and the machine raise on bytes that make no sense.
+DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AssertionError, RuntimeError)
+
+
+def shown(text: str, length: int = 100) -> str:
+    """Return `text` from an untrusted file, on one line and cut to `length` characters."""
+    escaped = ascii(text[:length])[1:-1]
+    return escaped if len(escaped) <= length else escaped[: length - 3] + "..."
+
+
+def kind(value: Any) -> str:
+    """Return the name of a value's type, for errors."""
+    return type(value).__name__
+
+
+class PickleMachine:
+    """A stack, the stacks below the open marks, and the memo.
+
+    A subclass says what its files may hold: `names`, `instructions`, `max_instructions`, and the
+    methods that raise NotImplementedError here.
+    """
+
+    names: ClassVar[Mapping[str, Any]]
+    """Everything a file may name, "module name" as pickletools writes it."""
+
+    instructions: ClassVar[Mapping[str, Callable[[Any, Any], None]]]
+    max_instructions: ClassVar[int]
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise the error about a file that asks for what no such file needs."""
+        raise NotImplementedError
+
+    def key(self, value: Any) -> Hashable:
+        """Return what stands for `value` as a dictionary's key, safe to hash.
+
+        Raises:
+            TypeError: if such files have no such key.
+        """
+        raise NotImplementedError
+
+    def build(self, target: Any, state: Any) -> None:
+        """Give an object its state.
+
+        Raises:
+            TypeError: if such files have no such object.
+        """
+        raise NotImplementedError
+
+    def run(self, stream: bytes | io.BytesIO) -> Any:
+        """Interpret one pickle.
+
+        Args:
+            stream: The pickle, or a stream that stands at its first byte and is left behind its
+                last one.
+
+        Returns:
+            The object.
+
+        Raises:
+            One of `DAMAGE`: if the pickle is cut short or makes no sense.
+            What `refuse` raises: if it asks for anything that is not in the tables.
+        """
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if opcode.name == "STOP":
+                (value,) = self.stack
+                return value
+            if opcode.name not in self.instructions:
+                self.refuse(f"uses the pickle instruction {opcode.name}")
+            if count >= self.max_instructions:
+                self.refuse(f"has more than {self.max_instructions:,} pickle instructions")
+            self.instructions[opcode.name](self, argument)
+        raise ValueError("the pickle has no end")
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def memoize(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop_to_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.stack.pop() for _ in range(count)]
+        self.push(tuple(reversed(items)))
+
+    def set_items(self, pairs: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is not dict or len(pairs) % 2:
+            raise TypeError("items without a dictionary")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            name = self.key(key)  # hashing what a file nests could take for ever
+            if name in target:
+                raise ValueError(f"two entries are called {shown(str(name))}")
+            target[name] = value
+
+    def extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise TypeError("items without a list")
+        self.stack[-1].extend(items)
+
+    def look_up(self, name: str) -> None:
+        if name not in self.names:
+            self.refuse(f"asks for '{shown(name.replace(' ', '.', 1))}'")
+        self.push(self.names[name])
+
+    def look_up_stacked(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if type(module) is not str or type(name) is not str:
+            raise TypeError("a name that is no text")
+        self.look_up(f"{module} {name}")
+
+    def call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        # Every function that can be on the stack is one of ours, from `names`.
+        if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
+            raise TypeError(f"a call of a {kind(function)}")
+        self.push(function(*arguments))
+
+
+def pushing(*names: str) -> dict[str, Callable[[PickleMachine, Any], None]]:
+    """Return the instructions that push the value which stands beside them in the file."""
+    return dict.fromkeys(names, PickleMachine.push)
+
+
+# What every dictionary of lists, numbers and text needs.
+INSTRUCTIONS: dict[str, Callable[[PickleMachine, Any], None]] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    **pushing("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "MARK": lambda machine, _: machine.mark(),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "SETITEM": lambda machine, _: machine.set_items([machine.stack.pop(-2), machine.stack.pop()]),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "BINPUT": PickleMachine.memoize,
+    "LONG_BINPUT": PickleMachine.memoize,
+    "MEMOIZE": lambda machine, _: machine.memoize(len(machine.memo)),
+    "BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "LONG_BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "GLOBAL": PickleMachine.look_up,
+    "STACK_GLOBAL": lambda machine, _: machine.look_up_stacked(),
+    "REDUCE": lambda machine, _: machine.call(),
+    "BUILD": lambda machine, _: machine.build(target=machine.stack[-2], state=machine.stack.pop()),
+}
