@@ -69,14 +69,16 @@ class Labelled:
         yield self.images, self.masks
 
     @classmethod
-    def read(cls, samples: tuple[Sample, ...], size: int) -> "Labelled":
-        """Reads the images, and the masks if they have any.
+    def read(cls, samples: tuple[Sample, ...], settings: Settings) -> "Labelled":
+        """Reads the images, and the masks if they have any, at the settings' size.
 
         Raises:
             InputError: a bad image or mask.
         """
         masked = all(sample.mask is not None for sample in samples)
-        return cls(load_images(samples, size), load_masks(samples, size) if masked else None)
+        size, crop = settings.image_size, settings.crop
+        masks = load_masks(samples, size, crop) if masked else None
+        return cls(load_images(samples, size, crop), masks)
 
 
 @dataclass(frozen=True)
@@ -108,5 +110,5 @@ def read(word: str, category: Category, settings: Settings, plus: Plus) -> Choic
     if not folder.exists():
         raise unknown("no kind of synthetic anomalies and no folder", word, KINDS)
     samples = labelled.read_anomalies(folder)
-    given = Labelled.read(samples, settings.image_size)
+    given = Labelled.read(samples, settings)
     return Choice(folder.resolve().name, given, labelled.without(category, samples))

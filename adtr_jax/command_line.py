@@ -20,7 +20,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
         InputError: a flag that does not exist; suggests the nearest.
     """
     words = _split(arguments)
-    flags = _flags(kind)
+    flags = _flags(kind, default)
     known = {flag.replace("-", "_") for flag in flags}
     for word in words:
         flag = word.partition("=")[0]
@@ -31,8 +31,11 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
     return tyro.cli(kind, prog=prog, args=words, default=default, use_underscores=True)
 
 
-def _flags(kind: type) -> list[str]:
-    """All flags of a command, those of nested dataclasses among them."""
+def _flags(kind: type, default: object = None) -> list[str]:
+    """All flags of a command, those of nested dataclasses among them.
+
+    Where the default of a nested dataclass is of a subclass, that one's flags count, as for tyro.
+    """
     flags = ["--help"]
     for field, full in typing.get_type_hints(kind, include_extras=True).items():
         marks = getattr(full, "__metadata__", ())
@@ -44,7 +47,8 @@ def _flags(kind: type) -> list[str]:
             continue
         if dataclasses.is_dataclass(hint):
             prefix = "" if tyro.conf.OmitArgPrefixes in marks else f"{name}."
-            inner = _flags(typing.cast(type, hint))[1:]
+            value = getattr(default, field, None)
+            inner = _flags(type(value) if value is not None else typing.cast(type, hint))[1:]
             flags += [f"--{prefix}{flag.removeprefix('--')}" for flag in inner]
         else:
             flags += [f"--{name}", f"--no_{name}"] if hint is bool else [f"--{name}"]

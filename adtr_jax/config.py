@@ -1,60 +1,59 @@
-"""The settings of a run: one frozen dataclass, checked when it is made."""
+"""The settings of a run: a frozen dataclass for each method, checked when it is made."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adtr_jax.backbones import NAMES
+from adtr_jax.backbones import NAMES, PIXELS
 from adtr_jax.errors import InputError, unknown
 from adtr_jax.models import ModelName
 
+Method = Literal["adtr", "gtrans"]
 ImageScore = Literal["pooled_max", "max", "mean", "top"]
+Structure = Literal["none", "encoder", "decoder"]
+QueryFrom = Literal["agn", "trans"]
+Coefficient = Literal["half", "mse", "cos", "alpha"]
+Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to train and score; the defaults are the paper's for MVTec-AD (Section 4.2)."""
+    """What the settings of all methods have in common."""
 
-    backbone: str = "efficientnet-b4"
+    backbone: str
     """The frozen ImageNet network: efficientnet-b0..b7, efficientnet-lite0..lite4, resnet-18,
-    resnet-34 or wide-resnet-50-2; pixels: none, the image itself is reconstructed."""
-    layers: tuple[int, ...] = (1, 2, 3, 4, 5)
+    resnet-34 or wide-resnet-50-2; pixels: none, ADTR reconstructs the image itself."""
+    layers: tuple[int, ...]
     """Which of the backbone's five layers (strides 2, 4, 8, 16, 32) are reconstructed."""
-    model: ModelName = "adtr"
-    """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
-    standardise: bool = False
-    """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
-    image_size: int = 256
-    """Side s of the images, in pixels; 512 gives 32 x 32 tokens (Appendix A)."""
-    token_stride: int = 16
-    """Pixels a token: the feature maps are s / token_stride on a side."""
-    epochs: int = 500
+    image_size: int
+    """Side s of the images and score maps, in pixels."""
+    crop: float
+    """The share of an image's height and width that is kept: its centre. 1 keeps all of it."""
+    epochs: int
     """Passes over the normal training images."""
     max_steps: int | None = None
     """Fewer epochs where they would take more steps than this, rounded up to a whole epoch."""
-    batch_size: int = 16
+    batch_size: int
     """Images a step, over all devices."""
-    learning_rate: float = 1e-4
-    """AdamW's, at first; then as `schedule` says."""
-    schedule: Literal["step", "cosine"] = "step"
-    """step: the paper's, tenfold less after `drop_after`. cosine: a short warm-up, then falling to
-    zero."""
+    optimiser: Literal["adamw", "adam"]
+    """What `weight_decay` is: adamw shrinks the weights, adam adds it to the gradient."""
+    learning_rate: float
+    """The optimiser's, at first; then as `schedule` says."""
+    schedule: Literal["step", "exponential", "cosine"]
+    """step: ADTR's, tenfold less after `drop_after`. exponential: GTrans's, falling to 0.9 of it.
+    cosine: a short warm-up, then falling to zero."""
     drop_after: float = 0.8
     """The share of the epochs after which `step` lowers the learning rate."""
     weight_decay: float = 1e-4
-    """AdamW's decoupled weight decay."""
-    dropout: float = 0.1
-    """Probability, in attention weights and FFN, in training only."""
-    aligned: bool = False
-    """Start with an attention that looks where it stands, which saves the plateau of the first
-    epochs; the paper's initial values are random throughout."""
+    """See `optimiser`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation, float32 in full precision; parameters and optimiser stay float32."""
     placement: Literal["corners", "centres"] = "corners"
-    """Where a token's score goes in the score map. corners: the paper's resize, from corner to
-    corner. centres: where the network saw it, which its padding shifts up and to the left."""
-    image_score: ImageScore = "pooled_max"
+    """Where a position's score goes in the score map. corners: the paper's resize, from corner to
+    corner. centres: where the network saw it, which its padding may shift up and to the left."""
+    image_score: ImageScore
     """How a score map becomes the image's score."""
     seed: int = 0
     """Of the parameters, the order of the images and the dropout."""
@@ -63,14 +62,12 @@ class Settings:
         """Raises InputError where a value makes no sense."""
         if self.backbone not in NAMES:
             raise unknown("no backbone", self.backbone, NAMES)
-        for name in ("image_size", "token_stride", "epochs", "batch_size", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"--{name}={getattr(self, name)} must be greater than 0")
-        if self.image_size % self.token_stride or self.image_size < 32:
-            raise InputError(
-                f"--image_size={self.image_size} must be at least 32 and a multiple of "
-                f"--token_stride={self.token_stride}"
-            )
+        for name in ("image_size", "epochs", "batch_size", "learning_rate"):
+            require_positive(name, getattr(self, name))
+        if self.image_size < 32:
+            raise InputError(f"--image_size={self.image_size} must be at least 32")
+        if not 0 < self.crop <= 1:
+            raise InputError(f"--crop={self.crop} must be above 0 and at most 1")
         if not self.layers or list(self.layers) != sorted(set(self.layers) & {1, 2, 3, 4, 5}):
             raise InputError(
                 f"--layers {' '.join(map(str, self.layers))} must be numbers from 1 to 5, rising"
@@ -79,8 +76,6 @@ class Settings:
             raise InputError(f"--max_steps={self.max_steps} must be greater than 0, or None")
         if not 0 < self.drop_after <= 1:
             raise InputError(f"--drop_after={self.drop_after} must be above 0 and at most 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"--weight_decay={self.weight_decay} must be at least 0")
         if not 0 <= self.seed < 2**31:
@@ -92,10 +87,98 @@ class Settings:
             return self.epochs
         return min(self.epochs, -(-self.max_steps // steps))
 
+
+@dataclass(frozen=True, kw_only=True)
+class AdtrSettings(Settings):
+    """ADTR; the defaults are the paper's for MVTec-AD (You et al., Section 4.2)."""
+
+    backbone: str = "efficientnet-b4"
+    layers: tuple[int, ...] = (1, 2, 3, 4, 5)
+    image_size: int = 256
+    crop: float = 1.0
+    epochs: int = 500
+    batch_size: int = 16
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 1e-4
+    schedule: Literal["step", "exponential", "cosine"] = "step"
+    image_score: ImageScore = "pooled_max"
+    model: ModelName = "adtr"
+    """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
+    standardise: bool = False
+    """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
+    token_stride: int = 16
+    """Pixels a token: the feature maps are image_size / token_stride on a side. 512 px at 16 are
+    32 x 32 tokens (Appendix A)."""
+    dropout: float = 0.1
+    """Probability, in attention weights and FFN, in training only."""
+    aligned: bool = False
+    """Start with an attention that looks where it stands, which saves the plateau of the first
+    epochs; the paper's initial values are random throughout."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError where a value makes no sense."""
+        super().__post_init__()
+        require_positive("token_stride", self.token_stride)
+        if self.image_size % self.token_stride:
+            raise InputError(
+                f"--image_size={self.image_size} must be a multiple of "
+                f"--token_stride={self.token_stride}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
+
     @property
     def tokens_per_side(self) -> int:
         """Side h = w of the feature maps."""
         return self.image_size // self.token_stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class GtransSettings(Settings):
+    """GTrans; the defaults are the paper's for MVTec-AD (Yan et al., Section 4.1.3)."""
+
+    backbone: str = "resnet-34"
+    layers: tuple[int, ...] = (2, 3, 4)
+    image_size: int = 224
+    crop: float = 0.875
+    epochs: int = 300
+    batch_size: int = 32
+    optimiser: Literal["adamw", "adam"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["step", "exponential", "cosine"] = "exponential"
+    image_score: ImageScore = "max"
+    held_out: float = 0.2
+    """The share of the normal images that is not trained on: the validation set."""
+    structure: Structure = "decoder"
+    """Of the TFM: decoder, the whole; encoder alone; none, plain imitation (Tables 4 and 5)."""
+    blocks: int = 2
+    """S, the blocks of the TFM's encoder, and of its decoder."""
+    query_from: QueryFrom = "agn"
+    """Whose features the Mapper's queries are made of: agn's, as Eq. 12 is printed, or trans's."""
+    coefficient: Coefficient = "alpha"
+    """What weighs the layers' maps (Table 6)."""
+    fusion: Fusion = "P6"
+    """How three layers' maps become one (Table 7); P4, their sum, takes any number of layers."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError where a value makes no sense."""
+        super().__post_init__()
+        if self.backbone == PIXELS:
+            raise InputError("--backbone=pixels has nothing to train: choose a network for GTrans")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"--held_out={self.held_out} must be at least 0 and below 1")
+        require_positive("blocks", self.blocks)
+        if len(self.layers) != 3 and self.fusion != "P4":
+            raise InputError(
+                f"--fusion={self.fusion} is of three layers, and --layers names "
+                f"{len(self.layers)}: take --fusion=P4, the sum"
+            )
+
+
+def require_positive(name: str, value: float | int) -> None:
+    """Raises InputError if the option `name` is not a positive number."""
+    if not 0 < value < math.inf:
+        raise InputError(f"--{name}={value} must be greater than 0")
 
 
 @dataclass(frozen=True)
@@ -120,10 +203,9 @@ class Plus:
     def __post_init__(self) -> None:
         """Raises InputError where a value makes no sense; Settings checks the others."""
         for name in ("alpha", "k", "variants"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"--plus.{name}={getattr(self, name)} must be greater than 0")
+            require_positive(f"plus.{name}", getattr(self, name))
 
-    def settings(self, start: Settings) -> Settings:
+    def settings(self, start: AdtrSettings) -> AdtrSettings:
         """The settings of the second training, of a model that was trained with `start`."""
         if start.batch_size % 2:
             raise InputError(
@@ -139,23 +221,37 @@ class Plus:
 
 
 Preset = Literal["paper", "fast"]
-PAPER = Settings()
-FAST = dataclasses.replace(
-    PAPER,
-    layers=(2, 3, 4),
-    standardise=True,
-    image_size=160,
-    epochs=150,
-    max_steps=450,
-    learning_rate=5e-4,
-    schedule="cosine",
-    dropout=0.0,
-    aligned=True,
-    placement="centres",
-    image_score="top",
-)
-PRESETS: dict[Preset, Settings] = {"paper": PAPER, "fast": FAST}
-PLUS: dict[Preset, Plus] = {
+# The paper's settings, and the best found per minute of training.
+ADTR: Mapping[Preset, AdtrSettings] = {
+    "paper": AdtrSettings(),
+    "fast": AdtrSettings(
+        layers=(2, 3, 4),
+        standardise=True,
+        image_size=160,
+        epochs=150,
+        max_steps=450,
+        learning_rate=5e-4,
+        schedule="cosine",
+        dropout=0.0,
+        aligned=True,
+        placement="centres",
+        image_score="top",
+    ),
+}
+GTRANS: Mapping[Preset, GtransSettings] = {
+    "paper": GtransSettings(),
+    "fast": GtransSettings(
+        image_size=160,
+        crop=1.0,
+        epochs=150,
+        max_steps=300,
+        schedule="cosine",
+        placement="centres",
+    ),
+}
+Presets = Mapping[Method, Mapping[Preset, Settings]]
+PRESETS: Presets = {"adtr": ADTR, "gtrans": GTRANS}
+PLUS: Mapping[Preset, Plus] = {
     "paper": Plus(),
     "fast": Plus(epochs=100, max_steps=300, learning_rate=2e-4),
 }

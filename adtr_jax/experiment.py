@@ -9,54 +9,49 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from adtr_jax import (
-    adtr_plus,
-    backbones,
-    features,
-    figures,
-    metrics,
-    plots,
-    report,
-    run_folder,
-    train,
-)
+from adtr_jax import backbones, detectors, figures, metrics, plots, report, run_folder, train
 from adtr_jax.anomalies import Anomalies
 from adtr_jax.config import Plus, Settings
 from adtr_jax.data.images import load_images, load_masks
 from adtr_jax.data.samples import Category
-from adtr_jax.detector import Detector
+from adtr_jax.detectors.adtr import Adtr
+from adtr_jax.detectors.adtr_plus import AdtrPlus, token_labels
+from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
 from adtr_jax.files import write_atomically
 from adtr_jax.sharding import device_mesh
 
+D = TypeVar("D", bound=Detector)
+S = TypeVar("S", bound=Settings)
+
 
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[S]):
     """One category, read and checked: what a model is trained on, and what it is tested on."""
 
     category: Category
-    settings: Settings
+    settings: S
     images: UInt8[np.ndarray, "n s s 3"]
     test_images: UInt8[np.ndarray, "m s s 3"]
     masks: Bool[np.ndarray, "m s s"] | None
 
     @classmethod
-    def read(cls, category: Category, settings: Settings) -> "Task":
+    def read(cls, category: Category, settings: S) -> "Task[S]":
         """Reads all images and masks before anything is trained.
 
         Raises:
             InputError: a bad image or mask.
         """
-        size = settings.image_size
-        images = load_images(category.train, size)
-        test_images = load_images(category.test, size)
-        masks = load_masks(category.test, size) if category.has_masks else None
+        size, crop = settings.image_size, settings.crop
+        images = load_images(category.train, size, crop)
+        test_images = load_images(category.test, size, crop)
+        masks = load_masks(category.test, size, crop) if category.has_masks else None
         return cls(category, settings, images, test_images, masks)
 
     @property
@@ -77,7 +72,8 @@ class Task:
         """What the parameters of a run depend on, as JSON values."""
         settings = self.settings
         run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
-        del run["placement"], run["image_score"]  # of the evaluation alone
+        for of_the_evaluation in ("placement", "image_score", "coefficient", "fusion"):
+            run.pop(of_the_evaluation, None)
         file = weights / f"{settings.backbone}.safetensors"
         if file.exists():  # `pixels` has no weights
             run["backbone_weights"] = sha256(file.read_bytes()).hexdigest()
@@ -139,29 +135,25 @@ def run_plus(
         InputError, Stopped: as `run`.
     """
     task, normal_only = start
-    settings = plus.settings(task.settings)
     before = _Run(task, normal_only)
-    detector = before.normal_only(weights, retrain=False)
-    metrics = before.measured(*detector.score(task.test_images, before.mesh))
+    adtr = before.normal_only(weights, retrain=False)
+    if not isinstance(adtr, Adtr):
+        raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
+    metrics = before.measured(*adtr.score(task.test_images, before.mesh))
+    improved = AdtrPlus.of(adtr, plus, anomalies)
     this = _Run(task, directory)
     model = sha256((normal_only / run_folder.MODEL).read_bytes()).hexdigest()
     identity = task.identity(weights) | anomalies.identity() | {"normal_only_model": model}
     identity |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
     run_folder.claim(directory, identity, retrain=retrain)
-    improved = dataclasses.replace(detector, settings=settings)
-    if this.model.exists():
-        improved = improved.load(this.model)
-    else:
-        with this.timed("features"):
-            data = adtr_plus.training_data(improved, task.images, anomalies, this.mesh)
-        improved = this.fitted(improved, adtr_plus.loss(improved, plus), data)
-    return Result(metrics, before.timings, detector), this.evaluated(improved)
+    result = this.evaluated(this.trained(improved))
+    return Result(metrics, before.timings, adtr), result
 
 
-def save_tsne(detector: Detector, task: Task, path: Path) -> None:
+def save_tsne(detector: Adtr, task: Task, path: Path) -> None:
     """Fig. 5: 600 difference vectors of the test images, half of them anomalous, in the plane."""
     differences = detector.differences(task.test_images, device_mesh())
-    anomalous = adtr_plus.token_labels(task.required_masks, task.settings.tokens_per_side)
+    anomalous = token_labels(task.required_masks, detector.settings.tokens_per_side)
     vectors, labels = plots.sample_differences(differences, anomalous, task.settings.seed)
     scores = np.linalg.norm(vectors, axis=-1)
     plots.save_tsne(path, vectors, labels, scores, task.settings.seed)
@@ -184,31 +176,27 @@ class _Run:
         settings = self.task.settings
         backbone = backbones.load(settings.backbone, weights)
         run_folder.claim(self.directory, self.task.identity(weights), retrain=retrain)
-        if self.model.exists():
-            blank = features.Statistics.identity(features.channels(backbone, settings.layers))
-            return Detector.create(backbone, settings, blank).load(self.model)
-        with self.timed("features"):
-            cached = features.compute(backbone, self.task.images, settings, self.mesh)
-            statistics = features.statistics(cached, settings.standardise)
-            if settings.standardise:
-                cached = statistics.standardise(cached)
-        detector = Detector.create(backbone, settings, statistics)
-        return self.fitted(detector, detector.loss, cached)
+        return self.trained(detectors.create(backbone, settings))
 
-    def fitted(self, detector: Detector, loss: train.Loss, data: train.Data) -> Detector:
-        """The detector trained on cached data, and saved."""
+    def trained(self, detector: D) -> D:
+        """The detector with what this folder's run has learned, now or earlier."""
+        if self.model.exists():
+            return detector.load(self.model)
+        with self.timed("features"):
+            detector, data = detector.training_data(self.task.images, self.mesh)
         with self.timed("training"):
-            params = train.fit(
-                loss,
-                detector.params,
-                data,
-                normal=len(self.task.images),
+            params, statistics = train.fit(
+                detector.loss,
+                (detector.params, detector.statistics),
+                data.rows,
+                normal=data.normal,
                 settings=detector.settings,
                 mesh=self.mesh,
                 directory=self.directory,
                 label=self.directory.name,
             )
-        detector = dataclasses.replace(detector, params=params)
+            detector = dataclasses.replace(detector, params=params, statistics=statistics)
+            detector = detector.calibrated(data, self.mesh)
         detector.save(self.model)
         return detector
 

@@ -1,6 +1,6 @@
 """Multi-scale features of the frozen backbone: taps -> resize, concatenate -> [b h w c]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
@@ -10,42 +10,72 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.config import Settings
+from adtr_jax.config import AdtrSettings, Settings
 from adtr_jax.resize import resize
 from adtr_jax.sharding import in_batches
 
 
-def extract(
+def layers(
     backbone: Backbone, pixels: UInt8[Array, "b s s 3"], settings: Settings
+) -> tuple[Float[Array, "b _ _ _"], ...]:
+    """The chosen layers' maps [b h_l w_l c_l], in float32.
+
+    Args:
+        backbone: the frozen network.
+        pixels: RGB in 0..255.
+        settings: says which `layers` (1..5), and the compute `dtype`.
+    """
+    taps = backbone.taps(backbone.normalise(pixels).astype(settings.dtype))
+    return tuple(taps[i - 1].astype(jnp.float32) for i in settings.layers)
+
+
+def extract(
+    backbone: Backbone, pixels: UInt8[Array, "b s s 3"], settings: AdtrSettings
 ) -> Float[Array, "b h w c"]:
     """The chosen layers' maps, resized to h x w (align_corners=True), concatenated in order.
 
     Args:
         backbone: the frozen network.
         pixels: RGB in 0..255.
-        settings: says which `layers` (1..5), h = w = `tokens_per_side`, and the compute `dtype`.
+        settings: as for `layers`, and h = w = `tokens_per_side`.
     """
-    _, taps = backbone(backbone.normalise(pixels).astype(settings.dtype))
     side = settings.tokens_per_side
-    maps = [resize(taps[i - 1].astype(jnp.float32), side, side) for i in settings.layers]
+    maps = [resize(f, side, side) for f in layers(backbone, pixels, settings)]
     return jnp.concatenate(maps, axis=-1)
 
 
 def compute(
-    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
+    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: AdtrSettings, mesh: Mesh
 ) -> Float[np.ndarray, "n h w c"]:
-    """The features of all images, on the host; computed once, for nothing before them trains."""
+    """What `extract` makes of all images, on the host; once, for nothing before it trains."""
+    return _of_all(lambda *arguments: (extract(*arguments),), backbone, images, settings, mesh)[0]
+
+
+def compute_layers(
+    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
+) -> tuple[Float[np.ndarray, "n _ _ _"], ...]:
+    """What `layers` makes of all images, as `compute` does."""
+    return tuple(_of_all(layers, backbone, images, settings, mesh))
+
+
+def _of_all(
+    extractor: Callable[..., tuple[Array, ...]],
+    backbone: Backbone,
+    images: UInt8[np.ndarray, "n s s 3"],
+    settings: Settings,
+    mesh: Mesh,
+) -> list[np.ndarray]:
+    """The extractor's maps of all images, batch by batch."""
     graph, state = nnx.split(backbone)
 
-    def function(state: nnx.State, pixels: Array) -> tuple[Array]:
-        return (extract(nnx.merge(graph, state), pixels, settings),)
+    def function(state: nnx.State, pixels: Array) -> tuple[Array, ...]:
+        return extractor(nnx.merge(graph, state), pixels, settings)
 
-    return in_batches(
-        function, state, images, mesh, batch_size=settings.batch_size, label="features"
-    )[0]
+    size = settings.batch_size
+    return in_batches(function, state, images, mesh, batch_size=size, label="features")
 
 
-def token_pixels(backbone: Backbone, settings: Settings) -> tuple[float, float]:
+def token_pixels(backbone: Backbone, settings: AdtrSettings) -> tuple[float, float]:
     """Where the tokens are in the image: token i at the pixel `spacing * i + offset`.
 
     The resize with align_corners=True takes each layer at other places; the mean over the channels
@@ -81,14 +111,12 @@ class Statistics(NamedTuple):
         return (features - self.mean) / self.std
 
 
-def statistics(features: Float[np.ndarray, "n h w c"], standardise: bool) -> Statistics:
-    """The statistics of the training features; 0 and 1, which change nothing, if not `standardise`.
+def statistics(features: Float[np.ndarray, "n h w c"]) -> Statistics:
+    """The statistics of the training features.
 
     A backbone's channels differ in spread by more than a factor of ten, so that a few of them
     dominate the raw loss and the raw score.
     """
-    if not standardise:
-        return Statistics.identity(features.shape[-1])
     mean = features.mean(axis=(0, 1, 2), dtype=np.float64)
     std = features.std(axis=(0, 1, 2), dtype=np.float64)
     return Statistics(

@@ -19,9 +19,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from adtr_jax import adtr_plus, features, metrics
+from adtr_jax import features, metrics
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.config import Settings
+from adtr_jax.config import AdtrSettings
+from adtr_jax.detectors.adtr_plus import token_labels
 from adtr_jax.errors import InputError
 from adtr_jax.experiment import Task
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
@@ -55,7 +56,7 @@ class Data(NamedTuple):
     anomalous: Bool[np.ndarray, "m K"]
 
     @classmethod
-    def of(cls, task: Task, backbone: Backbone) -> "Data":
+    def of(cls, task: Task[AdtrSettings], backbone: Backbone) -> "Data":
         """Raises InputError: the anomalous test images have no masks."""
         if task.masks is None:
             raise InputError(
@@ -64,9 +65,9 @@ class Data(NamedTuple):
             )
         mesh, settings = device_mesh(), task.settings
         f = features.compute(backbone, task.images, settings, mesh)
-        statistics = features.statistics(f, standardise=True)
+        statistics = features.statistics(f)
         test = features.compute(backbone, task.test_images, settings, mesh)
-        anomalous = adtr_plus.token_labels(task.masks, settings.tokens_per_side)
+        anomalous = token_labels(task.masks, settings.tokens_per_side)
         return cls(
             statistics.standardise(f).reshape(len(f), -1, f.shape[-1]),
             statistics.standardise(test).reshape(len(test), -1, f.shape[-1]),
@@ -74,7 +75,7 @@ class Data(NamedTuple):
         )
 
 
-def study(task: Task, backbone: Backbone, steps: int) -> dict[str, Outcome]:
+def study(task: Task[AdtrSettings], backbone: Backbone, steps: int) -> dict[str, Outcome]:
     """Trains both networks on a category's normal images, and shows them its test images.
 
     Args:
@@ -100,7 +101,7 @@ def fit(
     layer: Layer,
     x: Float[np.ndarray, "n K C"],
     measure: Measure,
-    settings: Settings,
+    settings: AdtrSettings,
     steps: int,
 ) -> tuple[Layer, dict[str, Float[np.ndarray, "steps"]]]:
     """Trains a network to reconstruct x by the mean squared error, as one compiled scan.
@@ -143,7 +144,9 @@ def fit(
     return nnx.merge(graph, params), {name: np.asarray(curve) for name, curve in curves.items()}
 
 
-def _linear(data: Data, task: Task, tokens_at: tuple[float, float], steps: int) -> Outcome:
+def _linear(
+    data: Data, task: Task[AdtrSettings], tokens_at: tuple[float, float], steps: int
+) -> Outcome:
     """Eq. 4."""
 
     def measure(layer: LinearLayer, x: Array) -> dict[str, Array]:
@@ -166,7 +169,9 @@ def _linear(data: Data, task: Task, tokens_at: tuple[float, float], steps: int) 
     return Outcome(picture, values)
 
 
-def _attention(data: Data, task: Task, tokens_at: tuple[float, float], steps: int) -> Outcome:
+def _attention(
+    data: Data, task: Task[AdtrSettings], tokens_at: tuple[float, float], steps: int
+) -> Outcome:
     """Eq. 5."""
 
     def measure(layer: AttentionLayer, x: Array) -> dict[str, Array]:
@@ -192,7 +197,7 @@ def _attention(data: Data, task: Task, tokens_at: tuple[float, float], steps: in
 
 
 def _errors(
-    layer: Layer, data: Data, task: Task, tokens_at: tuple[float, float]
+    layer: Layer, data: Data, task: Task[AdtrSettings], tokens_at: tuple[float, float]
 ) -> tuple[Float[np.ndarray, "m K"], dict[str, float]]:
     """The error at every position of the test images, its means, and the AUROCs it reaches."""
     settings, side = task.settings, task.settings.tokens_per_side

@@ -48,19 +48,19 @@ def _cifar10_row(method: str, per_cent: str) -> PaperRow:
 
 # Table 1 (ADTR's mean is repeated in Table 4) and Section 4.2 (ADTR+ is better by 0.3 points).
 MVTEC_AD = {
-    "ADTR": _mvtec_row("ADTR", 0.972),
-    "ADTR+": _mvtec_row("ADTR+", 0.975),
+    "ADTR": (_mvtec_row("ADTR", 0.972),),
+    "ADTR+": (_mvtec_row("ADTR+", 0.975),),
 }
 # Table 3: the classes in order, then their mean.
 CIFAR10 = {
-    "ADTR": _cifar10_row("ADTR", "94.1 97.4 92.3 89.0 93.2 94.4 97.4 95.8 96.3 96.7 94.7"),
-    "ADTR+": _cifar10_row("ADTR+", "96.2 98.0 94.5 91.7 95.1 95.6 98.0 97.1 98.0 96.9 96.1"),
+    "ADTR": (_cifar10_row("ADTR", "94.1 97.4 92.3 89.0 93.2 94.4 97.4 95.8 96.3 96.7 94.7"),),
+    "ADTR+": (_cifar10_row("ADTR+", "96.2 98.0 94.5 91.7 95.1 95.6 98.0 97.1 98.0 96.9 96.1"),),
 }
 
 
-def _ablation(**per_cent: float) -> PaperRow:
+def _ablation(**per_cent: float) -> tuple[PaperRow]:
     values = {name: round(value / 100, 3) for name, value in per_cent.items()}
-    return PaperRow("ADTR", "pixel_auroc", tuple(values), values, None)
+    return (PaperRow("ADTR", "pixel_auroc", tuple(values), values, None),)
 
 
 # Table 4: the pixel AUROC of each row of the four ablation studies, the mean over MVTec-AD.

@@ -69,12 +69,12 @@ def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow
 Results = Mapping[str, Mapping[str, float] | str]  # category -> metrics, or why it failed
 
 
-def table(results: Results, paper: PaperRow | None = None, what: str = "category") -> str:
+def table(results: Results, *papers: PaperRow, what: str = "category") -> str:
     """The results as aligned text, in per cent with one decimal as the papers print them.
 
     Args:
         results: what was measured by name.
-        paper: the paper's row. Its values stand beside those of the same category; its mean stands
+        papers: rows of a paper. Their values stand beside those of the same category; a mean stands
             beside a mean over the same categories, else in a line of its own below the table.
         what: what the results are of; several categories have a mean.
 
@@ -91,11 +91,12 @@ def table(results: Results, paper: PaperRow | None = None, what: str = "category
     for metric, heading in HEADINGS.items():
         values = [None if isinstance(row, str) else row.get(metric) for _, row in rows]
         columns.append((heading, values))
-        if paper and metric == paper.metric:
-            beside = _paper_values(results, done, paper)[: len(rows)]
-            columns.append((("paper's", paper.method), beside))
+        for paper in papers:
+            if paper.metric == metric:
+                beside = _paper_values(results, done, paper)[: len(rows)]
+                columns.append((("paper's", paper.method), beside))
     known = [column for column in columns if any(value is not None for value in column[1])]
-    return _align(rows, known, what) + _paper_note(done, paper)
+    return _align(rows, known, what) + "".join(_paper_note(done, paper) for paper in papers)
 
 
 def mean(results: Results) -> dict[str, float]:
@@ -113,9 +114,9 @@ def _paper_values(
     return [*(paper.values.get(name) for name in results), mean]
 
 
-def _paper_note(done: Iterable[str], paper: PaperRow | None) -> str:
+def _paper_note(done: Iterable[str], paper: PaperRow) -> str:
     """The paper's mean in words, where it cannot stand beside a mean of the same categories."""
-    if not paper or paper.mean is None or set(done) == set(paper.categories):
+    if paper.mean is None or set(done) == set(paper.categories):
         return ""
     if not set(done) & set(paper.categories):
         return ""

@@ -42,33 +42,33 @@ def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
 
 
 def in_batches(
-    function: Callable, state: Any, images: np.ndarray, mesh: Mesh, *, batch_size: int, label: str
+    function: Callable, state: Any, rows: Any, mesh: Mesh, *, batch_size: int, label: str
 ) -> list[np.ndarray]:
-    """Applies `function(state, batch)` to all images, batch by batch, sharded over the devices.
+    """Applies `function(state, batch)` to all rows, batch by batch, sharded over the devices.
 
     Every batch has the same size, so that one program serves all; the last one is filled up with
-    its first image and the surplus dropped.
+    its last row and the surplus dropped.
 
     Args:
         function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
         state: the same on all devices.
-        images: `[n, ...]` on the host.
+        rows: arrays `[n, ...]` on the host, one row an image.
         batch_size: images a batch over all devices; rounded up to a multiple of their number.
         label: names the progress bar.
 
     Returns:
         The function's outputs for all n images, on the host.
     """
-    size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
+    n = len(jax.tree.leaves(rows)[0])
+    size = -(-min(batch_size, n) // mesh.size) * mesh.size
     compiled = per_device(function, mesh, (replicated, split()), split())
     state = place(state, mesh)
     parts, pending = [], None
-    with tqdm(total=len(images), desc=label, unit="image", leave=False, disable=None) as progress:
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            count = len(batch)
-            if count < size:
-                batch = np.concatenate([batch, np.repeat(batch[:1], size - count, axis=0)])
+    with tqdm(total=n, desc=label, unit="image", leave=False, disable=None) as progress:
+        for start in range(0, n, size):
+            count = min(size, n - start)
+            index = np.pad(np.arange(start, start + count), (0, size - count), mode="edge")
+            batch = jax.tree.map(lambda array, index=index: array[index], rows)
             current = compiled(state, place(batch, mesh, split())), count
             if pending:  # fetched while the devices work on the next batch
                 parts.append(_fetch(*pending))

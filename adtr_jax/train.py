@@ -24,9 +24,26 @@ from adtr_jax.sharding import AXIS, per_device, place, replicated, split
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
 Params = Any
+Statistics = Any  # what a model learns from its data without gradients, such as BatchNorm's
 Data = Any  # arrays with one row an image: features, and labels where anomalies are known
-# (params, rows of a part of the batch, one seed an image) -> one loss an image
-Loss = Callable[[Params, Data, UInt32[Array, "b"]], Float[Array, "b"]]
+
+
+class Batch(NamedTuple):
+    """One device's part of a batch.
+
+    Attributes:
+        rows: of the data.
+        seeds: of the dropout, one an image.
+        weight: 1, or 0 for an image that only fills the batch up.
+    """
+
+    rows: Data
+    seeds: UInt32[Array, "b"]
+    weight: Float[Array, "b"]
+
+
+# -> one loss an image, and the statistics after this batch, the same on all devices.
+Loss = Callable[[Params, Statistics, Batch], tuple[Float[Array, "b"], Statistics]]
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,6 +54,7 @@ class TrainState(NamedTuple):
     """All that training changes."""
 
     params: Params
+    statistics: Statistics
     opt_state: optax.OptState
     step: Int32[Array, ""]
 
@@ -44,15 +62,24 @@ class TrainState(NamedTuple):
 def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule:
     """The learning rate at every step of `epochs` epochs of `steps` steps each.
 
-    `step` is the papers': x0.1 after the settings' share of the epochs. `cosine` warms up over the
-    first twentieth and falls to zero.
+    `step` is ADTR's: x0.1 after the settings' share of the epochs. `exponential` is GTrans's: it
+    falls to 0.9 of its value. `cosine` warms up over the first twentieth and falls to zero.
     """
+    total = epochs * steps
     if settings.schedule == "step":
         boundary = round(settings.drop_after * epochs) * steps
         return optax.piecewise_constant_schedule(settings.learning_rate, {boundary: 0.1})
-    total = epochs * steps
+    if settings.schedule == "exponential":
+        return optax.exponential_decay(settings.learning_rate, total, 0.9)
     warmup = min(max(1, total // 20), total - 1)  # of a single step, none
     return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, total)
+
+
+def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW; or Adam with the weight decay added to the gradient, as PyTorch's Adam takes it."""
+    if settings.optimiser == "adamw":
+        return optax.adamw(schedule, weight_decay=settings.weight_decay)
+    return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.adam(schedule))
 
 
 def compile_epoch(
@@ -70,18 +97,20 @@ def compile_epoch(
         state: TrainState, data: Data, index: Array, weight: Array
     ) -> tuple[TrainState, Array]:
         position = jax.lax.axis_index(AXIS) * len(index) + jnp.arange(len(index))
-        dropout_seeds = seeds(seed, state.step, position)
         rows = jax.tree.map(lambda array: array[index], data)
+        batch = Batch(rows, seeds(seed, state.step, position), weight)
 
-        def batch_loss(params: Params) -> Array:
+        def batch_loss(params: Params) -> tuple[Array, Statistics]:
             # The mean over the global batch: its gradient is that of all devices together.
-            total = jnp.sum(loss(params, rows, dropout_seeds) * weight)
-            return jax.lax.psum(total, AXIS) / jax.lax.psum(jnp.sum(weight), AXIS)
+            values, statistics = loss(params, state.statistics, batch)
+            total = jax.lax.psum(jnp.sum(values * weight), AXIS)
+            return total / jax.lax.psum(jnp.sum(weight), AXIS), statistics
 
-        value, gradients = jax.value_and_grad(batch_loss)(state.params)
+        gradient = jax.value_and_grad(batch_loss, has_aux=True)
+        (value, statistics), gradients = gradient(state.params)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, state.step + 1), value
+        return TrainState(params, statistics, opt_state, state.step + 1), value
 
     def epoch(
         state: TrainState,
@@ -99,7 +128,7 @@ def compile_epoch(
 
 def fit(
     loss: Loss,
-    params: Params,
+    start: tuple[Params, Statistics],
     data: Data,
     *,
     normal: int,
@@ -107,15 +136,15 @@ def fit(
     mesh: Mesh,
     directory: Path,
     label: str,
-) -> Params:
-    """Trains `params` on cached data and returns them; resumes where a killed run stopped.
+) -> tuple[Params, Statistics]:
+    """Trains a model on cached data and returns what it has learned; resumes a killed run.
 
     Args:
-        loss: one value an image.
-        params: the initial parameters.
+        loss: one value an image, and the new statistics.
+        start: the initial parameters and statistics.
         data: one row an image, the normal ones first.
         normal: how many are normal; where others follow them, each batch is half of these.
-        settings: epochs, batch size, learning rate, schedule, weight decay and seed.
+        settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
         mesh: the devices to train on.
         directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`.
         label: names the progress bar.
@@ -128,8 +157,9 @@ def fit(
     sampling = Sampling(normal, anomalous, settings.batch_size, settings.seed)
     epochs = settings.epochs_of(sampling.steps)
     schedule = learning_rate(settings, epochs, sampling.steps)
-    optimiser = optax.adamw(schedule, weight_decay=settings.weight_decay)
-    state = TrainState(params, optimiser.init(params), jnp.int32(0))
+    optimiser = make_optimiser(settings, schedule)
+    params, statistics = start
+    state = TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
     state = place(state, mesh)
     checkpoints = Checkpoints(directory / "checkpoints")
     done = max(checkpoints.epochs(), default=0)
@@ -156,7 +186,7 @@ def fit(
                         f"{checkpoints.directory}; the same command, without --retrain, goes on"
                     )
     checkpoints.close()
-    return state.params
+    return state.params, state.statistics
 
 
 def _mean(losses: Array, weight: np.ndarray) -> float:

@@ -5,7 +5,6 @@ Letters: `b` batch, `l` critical layer, `h w` height and width of its feature ma
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,10 @@ from jaxtyping import Array, Float
 from scipy.ndimage import gaussian_filter1d
 
 from adtr_jax import losses, scoring
+from adtr_jax.config import Coefficient, Fusion
 from adtr_jax.errors import InputError
 
 SIGMA = 4.0  # pixels; Eq. 19 names sigma and gives no value: that of SPADE and PaDiM
-
-Coefficient = Literal["half", "mse", "cos", "alpha"]
-Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
 
 
 def layer_map(f_g: Float[Array, "b h w c"], f_m: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:

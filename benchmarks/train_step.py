@@ -38,8 +38,9 @@ def jax_step(tokens: int, batch: int, rate: float):
     model = ADTR(CHANNELS, tokens, rate=rate, rngs=nnx.Rngs(0))
     graph, params = nnx.split(model)
 
-    def loss(params, f, seed):
-        return losses.normal(f, nnx.merge(graph, params)(f, seed))
+    def loss(params, statistics, batch):
+        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
+        return losses.normal(batch.rows, f_hat), statistics
 
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
     mesh = device_mesh()
@@ -48,7 +49,7 @@ def jax_step(tokens: int, batch: int, rate: float):
     features = jax.random.normal(jax.random.key(0), (batch, side, side, CHANNELS))
     order = jnp.tile(jnp.arange(batch), (STEPS, 1))
     weight = jnp.ones((STEPS, batch))
-    state = TrainState(params, optimiser.init(params), jnp.int32(0))
+    state = TrainState(params, None, optimiser.init(params), jnp.int32(0))
     state, features = place((state, features), mesh)
 
     def call() -> None:

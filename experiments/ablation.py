@@ -1,38 +1,57 @@
-"""The ablation studies of the ADTR paper (Table 4), each on one category or on all.
+"""The papers' ablation studies, each on one category or on all.
 
 python -m experiments.ablation --study=attention --category=grid
 python -m experiments.ablation --study=scales --category=all --data=DIR
+python -m experiments.ablation --study=fusion --category=grid
 """
 
 import dataclasses
+import json
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
-from adtr_jax.config import PRESETS, Settings
-from experiments.command import Results, failure, main, measure
+from adtr_jax.config import PRESETS, AdtrSettings, Coefficient, Fusion, Method, Settings
+from adtr_jax.errors import InputError
+from experiments.command import Results, failure, main, measure, peek
 from experiments.mvtec import Mvtec, source
 
-Study = Literal["attention", "target", "backbone", "scales"]
+AdtrStudy = Literal["attention", "target", "backbone", "scales"]
+GtransStudy = Literal["layers", "tfm", "coefficient", "fusion"]
+Study = Literal[AdtrStudy, GtransStudy]
+Rows = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation(Mvtec):
-    """Train ADTR and what is left of it without one of its parts, all with the same settings."""
+    """Train a method and what is left of it without one of its parts, with the same settings."""
 
     study: Study
-    """attention: the attention layers and the query. target: pixels or features. backbone: four
-    networks. scales: the last layer or several."""
+    """Of ADTR (Table 4): attention: the attention layers and the query. target: pixels or features.
+    backbone: four networks. scales: the last layer or several. Of GTrans (Tables 3 to 7): layers:
+    which are critical. tfm: its structure and depth. coefficient: what weighs the layers' maps.
+    fusion: how they become one."""
 
 
-def rows(study: Study, settings: Settings) -> dict[str, dict[str, Any]]:
-    """The settings that each row of a study changes, by the row's name in `paper.ABLATIONS`."""
+def method_of(study: str) -> Method:
+    """The method that a study is of."""
+    return "gtrans" if study in get_args(GtransStudy) else "adtr"
+
+
+def rows(study: Study, settings: Settings) -> Rows:
+    """The settings that each row of a study changes, by the row's name in the paper's table."""
+    if isinstance(settings, AdtrSettings):
+        return _adtr_rows(settings)[study]
+    return _gtrans_rows()[study]
+
+
+def _adtr_rows(settings: AdtrSettings) -> dict[str, Rows]:
     patches = round(math.log2(settings.token_stride))  # the layer whose patches are the tokens
-    studies: dict[Study, dict[str, dict[str, Any]]] = {
+    return {
         "attention": {
             "CNN": {"model": "cnn"},
             "w/o Attn": {"model": "no_attention"},
@@ -46,38 +65,61 @@ def rows(study: Study, settings: Settings) -> dict[str, dict[str, Any]]:
         },
         "scales": {"last layer": {"layers": settings.layers[-1:]}, "multi-scale": {}},
     }
-    return studies[study]
+
+
+def _gtrans_rows() -> dict[str, Rows]:
+    layers = {"1+2+3+4": (2, 3, 4, 5), "1+2+3": (2, 3, 4), "2+3+4": (3, 4, 5), "2+3": (3, 4)}
+    return {
+        "layers": {name: {"layers": taps, "fusion": "P4"} for name, taps in layers.items()},
+        "tfm": {"no TFM": {"structure": "none"}}
+        | {
+            f"{structure} S={blocks}": {"structure": structure, "blocks": blocks}
+            for structure in ("encoder", "decoder")
+            for blocks in (1, 2, 3)
+        },
+        "coefficient": {name: {"coefficient": name} for name in get_args(Coefficient)},
+        "fusion": {name: {"fusion": name} for name in get_args(Fusion)},
+    }
 
 
 def run(command: Ablation) -> bool:
     """Runs a study; a row that fails does not keep the others from running."""
-    from adtr_jax import paper, plots, report
+    from adtr_jax import paper, paper_gtrans, plots, report
+    from adtr_jax.files import write_atomically
 
+    study = command.study
+    if command.method != method_of(study):
+        raise InputError(f"--study={study} is of {method_of(study)}: leave --method out")
     names, read = source(command)
     results: Results = {}
-    folder = command.out / command.study
-    for row, changed in rows(command.study, command.settings).items():
+    folder, used = command.out / study, set[Path]()
+    for row, changed in rows(study, command.settings).items():
         settings = dataclasses.replace(command.settings, **changed)
-        out = folder / row.replace("/", "").replace(" ", "_")
+        # Rows that differ in the evaluation alone share one training.
+        own = row.replace("/", "").replace(" ", "_")
+        out = folder / ("trained" if set(changed) <= {"coefficient", "fusion"} else own)
+        retrain = command.retrain and out not in used
+        used.add(out)
+        this = dataclasses.replace(command, settings=settings, out=out, retrain=retrain)
         try:
-            _, measured = measure(
-                names, read, dataclasses.replace(command, settings=settings, out=out)
-            )
+            _, measured = measure(names, read, this)
         except Exception as error:  # whatever it is, the other rows are not to blame
             results[row] = failure(error)
             print(f"{row}: {results[row]}", file=sys.stderr)
         else:
             results[row] = report.mean(measured)
-    printed = paper.ABLATIONS[command.study]
-    print(report.table(results, printed, what=command.study))
+    printed = (paper_gtrans if command.method == "gtrans" else paper).ABLATIONS[study]
+    print(report.table(results, *printed, what=study))
+    write_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
-    metric = printed.metric if all(printed.metric in r for r in done.values()) else "image_auroc"
-    if done:
+    common = report.mean(results)  # the metrics that all rows have
+    beside = {row.metric: row.values for row in printed if row.metric in common}
+    for metric in beside or ({"image_auroc"} & common.keys()):
         values = [result[metric] for result in done.values()]
-        beside = [printed.values[name] for name in done] if metric == printed.metric else None
-        label = " ".join(report.HEADINGS[metric])
-        plots.save_bars(folder / "bars.png", list(done), values, beside, label)
-        print(folder / "bars.png")
+        theirs = [beside[metric][name] for name in done] if beside else None
+        picture = folder / f"{metric}.png"
+        plots.save_bars(picture, list(done), values, theirs, " ".join(report.HEADINGS[metric]))
+        print(picture)
     return len(done) == len(results)
 
 
@@ -87,11 +129,11 @@ def defaults(settings: Settings) -> Ablation:
         study=tyro.MISSING,
         category=tyro.MISSING,
         settings=settings,
-        preset="paper",
         out=Path("runs/ablation"),
     )
 
 
 if __name__ == "__main__":
     prog = "python -m experiments.ablation"
-    sys.exit(main(run, defaults, PRESETS, preset="paper", prog=prog))
+    method = method_of(peek(sys.argv[1:], "study", ""))
+    sys.exit(main(run, defaults, PRESETS, method=method, preset="paper", prog=prog))

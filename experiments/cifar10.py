@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from adtr_jax.config import PRESETS, Plus, Preset, Settings
+from adtr_jax.config import ADTR, Plus, Presets, Settings
 from experiments.command import Command, main, run_categories
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from adtr_jax.data.samples import Category
 
 # The images are 32 px on a side, and have 8 x 8 tokens; larger ones are enlarged to that size.
-SETTINGS: dict[Preset, Settings] = {
-    name: dataclasses.replace(preset, image_size=32, token_stride=4, batch_size=128)
-    for name, preset in PRESETS.items()
+SETTINGS: Presets = {
+    "adtr": {
+        name: dataclasses.replace(preset, image_size=32, token_stride=4, batch_size=128)
+        for name, preset in ADTR.items()
+    }
 }
 
 
@@ -66,7 +68,7 @@ def run(command: Cifar10) -> bool:
             source = None if word == "cifar100" else Path(word)
             samples = cifar.read_irrelevant_anomalies(source, count, seed)
             name = source.resolve().name.partition(".")[0] if source else word
-        return Choice(name, Labelled.read(samples, settings.image_size), category)
+        return Choice(name, Labelled.read(samples, settings), category)
 
     every = command.normal == "all"
     names = paper.CIFAR10_CLASSES if every else [command.normal]
@@ -75,7 +77,7 @@ def run(command: Cifar10) -> bool:
 
 def defaults(settings: Settings) -> Cifar10:
     """The command's defaults."""
-    return Cifar10(normal=tyro.MISSING, settings=settings, preset="paper", out=Path("runs/cifar10"))
+    return Cifar10(normal=tyro.MISSING, settings=settings, out=Path("runs/cifar10"))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,25 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import tyro
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.config import PLUS, Plus, Preset, Settings
-from adtr_jax.errors import InputError
+from adtr_jax.config import PLUS, AdtrSettings, Method, Plus, Preset, Presets, Settings
+from adtr_jax.errors import InputError, unknown
 from conversion import WEIGHTS
 
 if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
     from adtr_jax.anomalies import Choice
     from adtr_jax.data.samples import Category
+    from adtr_jax.detectors.adtr import Adtr
     from adtr_jax.paper import PaperRow
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
+TITLES: dict[Method, str] = {"adtr": "ADTR", "gtrans": "GTrans"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +32,14 @@ class Command:
     """The options that every experiment has."""
 
     settings: tyro.conf.OmitArgPrefixes[Settings]
-    preset: Preset
+    method: Method = "adtr"
+    """adtr: the features are reconstructed (You et al.). gtrans: a second network imitates the
+    frozen one (Yan et al.). Each has settings of its own."""
+    preset: Preset = "paper"
     """Where the settings below start from: `paper`, or `fast`, the best found per minute of
     training. Single settings override it."""
     out: Path
-    """Results go to OUT/CATEGORY/."""
+    """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
     retrain: bool = False
@@ -51,11 +56,19 @@ class Command:
 C = TypeVar("C", bound=Command)
 
 
+def peek(words: Sequence[str], flag: str, default: str) -> str:
+    """The value of `--flag` among the words of a command line that has not been parsed yet."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{flag}", default=default)
+    return str(getattr(parser.parse_known_args(words)[0], flag))
+
+
 def main(
     run: Callable[[C], bool],
     defaults: Callable[[Settings], C],
-    presets: Mapping[Preset, Settings],
+    presets: Presets,
     *,
+    method: Method = "adtr",
     preset: Preset,
     prog: str,
 ) -> int:
@@ -64,8 +77,8 @@ def main(
     Args:
         run: the experiment; returns whether all of it succeeded.
         defaults: the command's defaults, given the preset's settings.
-        presets: the settings that each preset stands for.
-        preset: the one in force where the command line names none.
+        presets: the settings that each preset stands for, of each method that is to be had.
+        method, preset: those in force where the command line names none.
         prog: the command as the user types it.
 
     Returns:
@@ -73,14 +86,23 @@ def main(
         130 if it was stopped by Ctrl-C.
     """
     words = sys.argv[1:]
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default=preset)
-    chosen = first.parse_known_args(words)[0].preset
-    if chosen not in presets:
-        chosen = preset  # and let the full parser say what is wrong with it
-    default = dataclasses.replace(defaults(presets[chosen]), preset=chosen, plus=PLUS[chosen])
 
     def action() -> int:
+        word = peek(words, "method", method)
+        if word not in presets:
+            raise unknown(f"{prog} has no method", word, list(presets))
+        chosen = cast(Method, word)
+        known = presets[chosen]
+        named = cast(Preset, peek(words, "preset", preset))
+        settings = known.get(named, known[preset])  # the full parser will say what is wrong with it
+        default = defaults(settings)
+        default = dataclasses.replace(
+            default,
+            method=chosen,
+            preset=named,
+            plus=PLUS.get(named, PLUS[preset]),
+            out=default.out if chosen == method else Path(f"{default.out}_{chosen}"),
+        )
         return 0 if run(parse(type(default), words, prog=prog, default=default)) else 1
 
     return guarded(action, "interrupted; the same command, without --retrain, goes on")
@@ -90,7 +112,7 @@ def run_categories(
     names: Sequence[str],
     read: Callable[[str], "Category"],
     command: Command,
-    paper: "Mapping[str, PaperRow] | None" = None,
+    paper: "Mapping[str, Sequence[PaperRow]] | None" = None,
     read_anomalies: ReadAnomalies | None = None,
 ) -> bool:
     """Trains and evaluates one model a category, then prints the table of all.
@@ -102,7 +124,7 @@ def run_categories(
         names: the categories.
         read: a name -> its images.
         command: the command line.
-        paper: the paper's rows, by method.
+        paper: the papers' rows, by method.
         read_anomalies: what `--anomalies` means here; `anomalies.read` by default.
 
     Returns:
@@ -113,8 +135,9 @@ def run_categories(
     before, results = measure(names, read, command, read_anomalies)
     rows = paper or {}
     if before:
-        print(f"\nADTR, on the same test images\n{report.table(before, rows.get('ADTR'))}\n\nADTR+")
-    print(f"{report.table(results, rows.get('ADTR+' if command.anomalies else 'ADTR'))}")
+        print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
+    method = "ADTR+" if before else TITLES[command.method]
+    print(f"{method}\n{report.table(results, *rows.get(method, ()))}")
     return not any(isinstance(result, str) for result in results.values())
 
 
@@ -176,6 +199,9 @@ def _run_one(
     from adtr_jax import anomalies, experiment
 
     settings, plus = command.settings, command.plus
+    if not isinstance(settings, AdtrSettings) and (command.anomalies or command.tsne):
+        flag = "anomalies" if command.anomalies else "tsne"
+        raise InputError(f"--{flag} is of ADTR: leave it out, or --method={command.method}")
     chosen = None
     if command.anomalies is not None:
         choose = read_anomalies or anomalies.read
@@ -194,7 +220,7 @@ def _run_one(
         )
         before[category.name] = normal_only.metrics
     if command.tsne:
-        experiment.save_tsne(result.detector, task, directory / "tsne.png")
+        experiment.save_tsne(cast("Adtr", result.detector), task, directory / "tsne.png")
     results[category.name] = result.metrics
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
     print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")

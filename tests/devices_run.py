@@ -12,35 +12,72 @@ import optax
 from flax import nnx
 
 from adtr_jax import losses, train
+from adtr_jax.backbones.resnet import ResNet
+from adtr_jax.backbones.scaling import Layout
 from adtr_jax.models.adtr import ADTR
+from adtr_jax.models.gtrans import GTrans, guidance_loss
 from adtr_jax.sampling import Sampling
 from adtr_jax.sharding import device_mesh, place, split
 
+EPOCHS = 6
+IMAGES = 20
 
-def curve(dtype: str, devices: int, epochs: int = 6) -> list[float]:
-    """The loss of every step."""
-    mesh = device_mesh(jax.devices()[:devices])
+
+def adtr(dtype: str):
+    """ADTR's loss on random features; what it starts with; the features."""
     graph, params = nnx.split(ADTR(12, 16, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    features = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(dtype)
+
+    def loss(params, statistics, batch):
+        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
+        return losses.normal(batch.rows, f_hat), statistics
+
+    features = np.random.default_rng(0).normal(size=(IMAGES, 4, 4, 12)).astype(dtype)
+    return loss, (params, None), features
+
+
+def gtrans(dtype: str):
+    """GTrans's, whose student has BatchNorm layers, on random images and features of AGN."""
+    layout = Layout(blocks=(1, 1, 1, 1), bottleneck=None)
+    rngs, options = nnx.Rngs(0), {"structure": "decoder", "blocks": 1, "query_from": "agn"}
+    model = GTrans(ResNet(layout, rngs=rngs), (2, 3, 4), **options, dtype=dtype, rngs=rngs)
+    graph, *start = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+    def loss(params, statistics, batch):
+        pixels, f_g = batch.rows
+        model = nnx.merge(graph, params, statistics, copy=True)
+        values = guidance_loss(f_g, model(pixels, f_g, batch.weight))
+        return values, nnx.state(model, nnx.BatchStat)
+
+    rng = np.random.default_rng(0)
+    shapes = [(8, 64), (4, 128), (2, 256)]
+    f_g = tuple(rng.gamma(1.0, 1.0, size=(IMAGES, n, n, c)).astype(dtype) for n, c in shapes)
+    return loss, tuple(start), (rng.integers(0, 255, (IMAGES, 32, 32, 3), dtype=np.uint8), f_g)
+
+
+def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
+    """The loss of every step; and the mean of each of the statistics after the last."""
+    mesh = device_mesh(jax.devices()[:devices])
+    loss, start, data = method(dtype)
+    params, statistics = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
-
-    def loss(params, f, seed):
-        return losses.normal(f, nnx.merge(graph, params)(f, seed))
-
     epoch = train.compile_epoch(loss, optimiser, 0, mesh)
-    state = train.TrainState(params, optimiser.init(params), jnp.int32(0))
-    state, features = place((state, features), mesh)
+    state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
+    state, data = place((state, data), mesh)
     values: list[float] = []
-    for number in range(1, epochs + 1):
-        order, weight = Sampling(20, 0, batch_size=6, seed=0).epoch(number, devices)
+    for number in range(1, EPOCHS + 1):
+        order, weight = Sampling(IMAGES, 0, batch_size=6, seed=0).epoch(number, devices)
         batches = place((order, weight.astype(dtype)), mesh, split(1))
-        state, steps = epoch(state, features, *batches)
+        state, steps = epoch(state, data, *batches)
         values += np.asarray(steps, np.float64).tolist()
-    return values
+    return values, [float(leaf.mean()) for leaf in jax.tree.leaves(state.statistics)]
 
 
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
-    dtypes = ("float32", "float64")
-    print(json.dumps({d: {str(n): curve(d, n) for n in (1, 8)} for d in dtypes}))
+    runs = ((adtr, "float32"), (adtr, "float64"), (gtrans, "float64"))
+    curves = {
+        f"{method.__name__} {dtype} {devices}": curve(method, dtype, devices)
+        for method, dtype in runs
+        for devices in (1, 8)
+    }
+    print(json.dumps(curves))

@@ -11,7 +11,7 @@ from flax import nnx
 
 from adtr_jax import features, losses, models
 from adtr_jax.backbones.pixels import Pixels
-from adtr_jax.config import Settings
+from adtr_jax.config import AdtrSettings
 from adtr_jax.errors import InputError
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.models.dropout import seeds
@@ -189,7 +189,7 @@ class TestPixels:
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
 
     def test_tokens_are_patches_of_normalised_pixels(self):
-        settings = Settings(layers=(4,), image_size=64)
+        settings = AdtrSettings(layers=(4,), image_size=64)
         tokens = features.compute(Pixels(), self.images, settings, device_mesh())
         assert tokens.shape == (2, 4, 4, 768)
         assert features.channels(Pixels(), (4,)) == 768
@@ -207,7 +207,7 @@ class TestPixels:
         assert backbone.channels == (12, 48, 192, 768, 3072)
 
     def test_tokens_are_where_their_patches_are(self):
-        settings = Settings(layers=(4,), image_size=64)
+        settings = AdtrSettings(layers=(4,), image_size=64)
         assert features.token_pixels(Pixels(), settings) == (16.0, 7.5)
 
     def test_no_parameters(self):

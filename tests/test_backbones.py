@@ -58,7 +58,7 @@ def test_parameters_taps_and_strides(name):
     network, logits, taps = nnx.eval_shape(run, images)
     leaves = jax.tree.leaves(nnx.state(network, nnx.Param))
     assert sum(leaf.size for leaf in leaves) == parameters
-    assert network.taps == blocks
+    assert network.tapped == blocks
     assert network.channels == channels
     assert logits.shape == (2, 1000)
     strides = (2, 4, 8, 16, 32)
@@ -203,7 +203,7 @@ def random_images(size: int, batch: int = 1) -> np.ndarray:
 def test_parity_with_pytorch(pair, name, size):
     theirs, ours = pair(name)
     images = random_images(size, batch=2 if size == 32 else 1)
-    expected = reference_outputs(theirs, images, ours.taps)
+    expected = reference_outputs(theirs, images, ours.tapped)
     logits, taps = forward(ours, images)
     assert len(expected) == 6
     for tap in expected[1:]:  # no constants: they differ from place to place, if there are several

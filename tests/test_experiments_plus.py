@@ -121,7 +121,7 @@ def test_ablation(study, rows, common, tmp_path):
     for row in rows:
         assert row in table
     assert "97.2" in table
-    assert (tmp_path / study / "bars.png").stat().st_size > 5_000
+    assert (tmp_path / study / "pixel_auroc.png").stat().st_size > 5_000
 
 
 def test_ablation_survives_a_failing_row(common, tmp_path):

@@ -9,7 +9,7 @@ from flax import nnx
 from stripes import run, write_category
 
 from adtr_jax.backbones.pixels import Pixels
-from adtr_jax.config import Settings
+from adtr_jax.config import AdtrSettings
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.experiment import Task
 from adtr_jax.identical_mapping import Data, fit, study
@@ -50,7 +50,7 @@ def test_the_linear_layer_becomes_the_identity():
     x = np.random.default_rng(2).normal(size=(64, 9, 6)).astype(np.float32)
     layer = LinearLayer(6, rngs=nnx.Rngs(0))
     start = float(layer.distance_to_identity())
-    settings = Settings(batch_size=16, learning_rate=3e-2)
+    settings = AdtrSettings(batch_size=16, learning_rate=3e-2)
     layer, curves = fit(
         layer, x, lambda now, _: {"distance": now.distance_to_identity()}, settings, steps=600
     )
@@ -64,7 +64,7 @@ def test_the_linear_layer_becomes_the_identity():
 def test_the_attention_layer_does_not():
     """Features that vary between images: no query attends to its own position alone."""
     x = np.random.default_rng(3).normal(size=(64, 9, 6)).astype(np.float32)
-    settings = Settings(batch_size=16, learning_rate=3e-2)
+    settings = AdtrSettings(batch_size=16, learning_rate=3e-2)
     layer, curves = fit(
         AttentionLayer(9, 6, rngs=nnx.Rngs(0)), x, lambda now, _: {}, settings, steps=600
     )
@@ -83,7 +83,7 @@ def task(tmp_path_factory):
     masks = np.zeros((6, 64, 64), bool)
     masks[3:, 20:30, 40:42] = True
     samples = [Sample(str(i), folder, "hole" if i >= 11 else "good") for i in range(14)]
-    settings = Settings(layers=(4,), image_size=64, batch_size=4, learning_rate=3e-3)
+    settings = AdtrSettings(layers=(4,), image_size=64, batch_size=4, learning_rate=3e-3)
     category = Category("wall", tuple(samples[:8]), tuple(samples[8:]))
     return Task(category, settings, images[:8], images[8:], masks)
 

@@ -55,7 +55,7 @@ def test_parity_on_photographs(name, size, tmp_path):
     conversion.convert(name, out=tmp_path)
     network = backbones.load(name, tmp_path)
     images = photographs(size)
-    expected = reference(name, images, network.taps)
+    expected = reference(name, images, network.tapped)
     logits, taps = forward(network, images)
     for found, theirs in zip((logits, *taps), expected, strict=True):
         assert found.shape == theirs.shape

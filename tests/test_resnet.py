@@ -19,6 +19,7 @@ from adtr_jax import backbones
 from adtr_jax.backbones.resnet import max_pool
 from adtr_jax.backbones.scaling import LAYOUTS
 from adtr_jax.errors import InputError
+from adtr_jax.sharding import AXIS, device_mesh, per_device, replicated, split
 from conversion import manifest
 from conversion.mapping import to_flax
 
@@ -126,6 +127,71 @@ def test_parity_with_pytorch(pair, name, size):
     for tap in expected[1:]:  # no constants: they differ from place to place, if there are several
         assert tap.shape[1] == 1 or tap.std(axis=(1, 2)).mean() > 0.02 * np.abs(tap).max()
     assert max(relative_errors(found, expected)) <= 1e-4
+
+
+def in_training(network, images, weight):
+    """Taps, the gradient of a loss by the parameters, and the statistics after one batch."""
+    graph, params, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
+
+    def run(state, images, weight):
+        def loss(params):
+            model = nnx.merge(graph, params, state[1], copy=True)
+            taps = model.taps(images, weight)
+            total = sum(jnp.sum(jnp.square(tap) * weight[:, None, None, None]) for tap in taps)
+            return jax.lax.psum(total, AXIS), (taps, nnx.state(model, nnx.BatchStat))
+
+        gradients, (taps, statistics) = jax.grad(loss, has_aux=True)(state[0])
+        return taps, gradients, statistics
+
+    out = (split(), replicated, replicated)
+    compiled = per_device(run, device_mesh(), (replicated, split(), split()), out)
+    taps, *states = compiled((params, statistics), jnp.asarray(images), jnp.asarray(weight))
+    return taps, *(
+        {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
+        for state in states
+    )
+
+
+def test_training_mode_parity_with_pytorch(tmp_path):
+    """Batch statistics, gradients through them, and the running ones; an image of weight 0."""
+    theirs = random_network("resnet-18").train()
+    convert("resnet-18", theirs.state_dict(), tmp_path)
+    ours = backbones.load("resnet-18", tmp_path)
+    images = random_images(64, batch=4)
+    weight = np.array([1, 1, 0, 1], np.float32)
+    taps, gradients, statistics = in_training(ours, images, weight)
+    counted = torch.from_numpy(images[weight > 0]).permute(0, 3, 1, 2).contiguous()
+    _, expected = theirs(counted)
+    expected_loss = sum(tap.square().sum() for tap in expected)
+    expected_loss.backward()
+    found = [np.asarray(tap)[weight > 0] for tap in taps]
+    wanted = [tap.detach().permute(0, 2, 3, 1).numpy() for tap in expected]
+    assert max(relative_errors(found, wanted)) <= 1e-4
+    after = to_flax({k: v.numpy() for k, v in theirs.state_dict().items()}, "resnet-18")
+    assert len(statistics) == 40
+    for name, value in statistics.items():
+        np.testing.assert_allclose(value, after[name], rtol=1e-4, atol=1e-5 * after[name].max())
+    by_name = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    state = theirs.state_dict() | {k: v for k, v in by_name.items() if v is not None}
+    wanted = to_flax({k: v.numpy() for k, v in state.items()}, "resnet-18")
+    compared = [name for name in gradients if not name.startswith("classifier")]
+    assert len(compared) == 60
+    for name in compared:
+        assert relative_errors([gradients[name]], [wanted[name]])[0] <= 1e-4, name
+
+
+def test_a_trimmed_network_has_the_first_taps_and_nothing_else(pair):
+    _, network = pair("resnet-18")
+    whole = nnx.clone(network)
+    network = nnx.clone(network)
+    network.trim(3)
+    images = jnp.asarray(random_images(32, batch=1))
+    taps = network.taps(images)
+    assert len(taps) == 3
+    for tap, wanted in zip(taps, whole.taps(images), strict=False):
+        np.testing.assert_array_equal(tap, wanted)
+    leaves = jax.tree.leaves(nnx.state(network, nnx.Param))
+    assert sum(leaf.size for leaf in leaves) == 683_072  # stem, groups 1 and 2
 
 
 def test_bfloat16_is_close_to_float32(pair):

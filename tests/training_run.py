@@ -1,7 +1,7 @@
 """A small training run in a process of its own, for tests that kill it.
 
-python training_run.py DIRECTORY EPOCHS SAVE_SECONDS: trains ADTR on random features and writes the
-parameters to DIRECTORY/params.npy.
+python training_run.py DIRECTORY EPOCHS SAVE_SECONDS: trains ADTR on random features, keeps a
+running mean of them as its statistics, and writes all it has learned to DIRECTORY/params.npy.
 """
 
 import sys
@@ -12,24 +12,26 @@ import numpy as np
 from flax import nnx
 
 from adtr_jax import losses, train
-from adtr_jax.config import Settings
+from adtr_jax.config import AdtrSettings
 from adtr_jax.errors import InputError
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.sharding import device_mesh
+from adtr_jax.sharding import AXIS, device_mesh
 
 
 def main(directory: Path, epochs: int, save_seconds: float) -> None:
     train.SAVE_SECONDS = save_seconds
-    settings = Settings(epochs=epochs, batch_size=6)
+    settings = AdtrSettings(epochs=epochs, batch_size=6)
     graph, params = nnx.split(ADTR(12, 16, rngs=nnx.Rngs(0)))
     features = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(np.float32)
 
-    def loss(params, f, seed):
-        return losses.normal(f, nnx.merge(graph, params)(f, seed))
+    def loss(params, statistics, batch):
+        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
+        mean = jax.lax.pmean(batch.rows.mean(axis=(0, 1, 2)), AXIS)
+        return losses.normal(batch.rows, f_hat), 0.9 * statistics + 0.1 * mean
 
-    params = train.fit(
+    learned = train.fit(
         loss,
-        params,
+        (params, np.zeros(12, np.float32)),
         features,
         normal=len(features),
         settings=settings,
@@ -37,7 +39,7 @@ def main(directory: Path, epochs: int, save_seconds: float) -> None:
         directory=directory,
         label="test",
     )
-    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(learned)])
     np.save(directory / "params.npy", flat)
 
 

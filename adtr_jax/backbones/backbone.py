@@ -13,7 +13,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Backbone(nnx.Module):
-    """An ImageNet network, frozen: BatchNorm uses its running statistics.
+    """An ImageNet network.
 
     Attributes:
         channels: of the five taps, whose strides are 2, 4, 8, 16 and 32.
@@ -25,20 +25,36 @@ class Backbone(nnx.Module):
     centres: tuple[float, ...]
 
     @abc.abstractmethod
-    def __call__(
-        self, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
-        """Logits and taps of normalised images, in the images' dtype.
+    def taps(
+        self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        """Five maps [b, h/s, w/s, channels[i]] at strides s = 2, 4, 8, 16, 32.
 
-        Under `jax.jit` a caller that drops the logits does not pay for them.
+        Sides that s does not divide are rounded up. A network that was trimmed has fewer taps.
 
         Args:
             images: RGB as `normalise` returns it, of any size from 32 x 32.
-
-        Returns:
-            The logits of ImageNet's classes, and five maps [b, h/s, w/s, channels[i]] at strides
-            s = 2, 4, 8, 16, 32; sides that s does not divide are rounded up.
+            weight: in training, how much each image counts in BatchNorm's statistics (see
+                `ConvNorm`); None uses the running ones.
         """
+
+    @abc.abstractmethod
+    def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        """The logits of ImageNet's classes, of the last tap."""
+
+    @abc.abstractmethod
+    def trim(self, depth: int) -> None:
+        """Removes all layers behind the first `depth` taps, those of the logits too."""
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b classes"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """Logits and taps of normalised images, in the images' dtype.
+
+        Under `jax.jit` a caller that drops the logits does not pay for them.
+        """
+        taps = self.taps(images)
+        return self.logits(taps[-1]), taps
 
     def normalise(
         self, pixels: UInt8[Array | np.ndarray, "b h w 3"] | Float[Array | np.ndarray, "b h w 3"]

@@ -1,4 +1,4 @@
-"""Convolution, inference BatchNorm and activation: the one building block of the backbones."""
+"""Convolution, BatchNorm and activation: the one building block of the backbones."""
 
 import functools
 import math
@@ -9,6 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
+
+from adtr_jax.sharding import AXIS
+
+MOMENTUM = 0.1  # how far BatchNorm's running statistics move in one step; PyTorch's default
 
 Activation = Callable[[Array], Array]
 Padding = tuple[int, int]  # before and after, the same for rows and columns
@@ -34,7 +38,7 @@ def identity(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, BatchNorm with its running statistics, activation.
+    """Convolution without bias, BatchNorm, activation.
 
     Weights are float32 and are used in the images' dtype. State: `kernel` [kh, kw, cin, cout]
     (depthwise: [kh, kw, 1, c]), BatchNorm's `scale` and `bias`, and its statistics `mean` and
@@ -66,23 +70,61 @@ class ConvNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(outputs))
         self.var = nnx.BatchStat(jnp.ones(outputs))
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        """Applies the three, with BatchNorm's running statistics."""
-        multiplier = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
-        offset = (self.bias[...] - self.mean[...] * multiplier).astype(x.dtype)
-        if self.depthwise:
-            kernel = (self.kernel[...] * multiplier).astype(x.dtype)
-            y = depthwise_convolution(x, kernel, self.stride, self.padding)
-            return self.activation(y + offset)
+    def __call__(
+        self, x: Float[Array, "b h w cin"], weight: Float[Array, "b"] | None = None
+    ) -> Float[Array, "b h2 w2 cout"]:
+        """Applies the three.
+
+        Args:
+            x: feature maps.
+            weight: None normalises by the running statistics. In training, 1 for each image that
+                counts in the statistics of the global batch and 0 for one that only fills it up;
+                the running statistics move towards them. Needs the mesh axis `AXIS`.
+        """
+        kernel = self.kernel[...]
+        if weight is None:
+            multiplier, offset = self._affine(self.mean[...], self.var[...])
+            if self.depthwise:  # few weights: folding the multiplier in saves a pass over the map
+                y = self._convolve(x, kernel * multiplier)
+                return self.activation(y + offset.astype(x.dtype))
+            y = self._convolve(x, kernel)
+        else:
+            y = self._convolve(x, kernel)
+            multiplier, offset = self._affine(*self._batch_statistics(y, weight))
         # The multiplier goes into the loop that adds the offset and activates: folding it into
         # the kernel would copy all weights in every call, a fifth of the time of one image.
-        kernel = self.kernel[...].astype(x.dtype)
+        return self.activation(y * multiplier.astype(x.dtype) + offset.astype(x.dtype))
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        kernel = kernel.astype(x.dtype)
+        if self.depthwise:
+            return depthwise_convolution(x, kernel, self.stride, self.padding)
         if kernel.shape[:2] == (1, 1):
             x = x[:, :: self.stride, :: self.stride]
-            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
-        else:
-            y = convolution(x, kernel, self.stride, self.padding)
-        return self.activation(y * multiplier.astype(x.dtype) + offset)
+            return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+        return convolution(x, kernel, self.stride, self.padding)
+
+    def _affine(self, mean: Array, var: Array) -> tuple[Array, Array]:
+        """BatchNorm as y -> y * multiplier + offset."""
+        multiplier = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        return multiplier, self.bias[...] - mean * multiplier
+
+    def _batch_statistics(self, y: Array, weight: Array) -> tuple[Array, Array]:
+        """Mean and variance of the global batch; moves the running ones as PyTorch does."""
+        counts = weight[:, None, None, None]
+        total = lax.psum(jnp.sum(weight), AXIS) * (y.shape[1] * y.shape[2])
+
+        def mean_of(values: Array) -> Array:
+            return lax.psum(jnp.sum(values * counts, axis=(0, 1, 2)), AXIS) / total
+
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        mean = mean_of(y)
+        var = mean_of(jnp.square(y - mean))
+        # The running variance estimates that of all images: PyTorch counts n - 1 there.
+        unbiased = var * (total / jnp.maximum(total - 1, 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            running[...] = running[...] + MOMENTUM * (lax.stop_gradient(new) - running[...])
+        return mean, var
 
 
 class Dense(nnx.Module):
@@ -136,11 +178,49 @@ def shifted_sum(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int, padding: Padding
 ) -> Float[Array, "b h2 w2 c"]:
     """A depthwise convolution as the sum of k*k shifted slices, each scaled channel by channel."""
-    size, c = kernel.shape[0], x.shape[-1]
+    # The gradient below is one device's: the kernel counts as its own until it is summed over all.
+    return _shifted_sum(x, _varying_as(kernel, x), stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted_sum(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    return _sum_of_slices(jnp.pad(x, ((0, 0), padding, padding, (0, 0))), kernel, stride)
+
+
+def _forward(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    return _shifted_sum(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(
+    stride: int, padding: Padding, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
+    """The gradient of both; what XLA makes of the sum itself takes five times as long."""
+    x, kernel = residuals
+    size = kernel.shape[0]
+
+    def around(side: int, outputs: int) -> tuple[int, int, int]:
+        """What to pad dy with, so that the turned kernel brings it back to the size of x."""
+        return size - 1 - padding[0], side - 1 - (outputs - 1) * stride + padding[0], stride - 1
+
+    sides = [around(x.shape[axis], dy.shape[axis]) for axis in (1, 2)]
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+    dx = _sum_of_slices(spread, kernel[::-1, ::-1], 1)
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    return dx, _kernel_gradient(x, dy, size, stride).astype(kernel.dtype)
+
+
+_shifted_sum.defvjp(_forward, _backward)
+
+
+def _sum_of_slices(x: Array, kernel: Array, stride: int) -> Array:
+    """The depthwise convolution of x, which is padded already."""
     # The barrier keeps XLA from fusing the padding, and the activation before it, into the sum,
     # where both would be done again for each of the k*k slices.
-    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), padding, padding, (0, 0))))
-    b, h, w, _ = x.shape
+    x = lax.optimization_barrier(x)
+    size = kernel.shape[0]
+    b, h, w, c = x.shape
     h, w = (h - size) // stride, (w - size) // stride  # the last output row and column
     total = jnp.zeros((), x.dtype)
     for i in range(size):
@@ -149,3 +229,33 @@ def shifted_sum(
             shifted = lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
             total = total + shifted * kernel[i, j, 0]
     return total
+
+
+def _kernel_gradient(x: Array, dy: Array, size: int, stride: int) -> Array:
+    """The gradient [k, k, 1, c] by the kernel: row after row, all k*k sums in one pass over x.
+
+    As k*k reductions of whole maps it is bound by the memory's speed, and four times slower.
+    """
+    b, h, w, c = dy.shape
+    full = jnp.promote_types(x.dtype, jnp.float32)
+    span = (w - 1) * stride + 1
+
+    def row(sums: list[Array], index: Array) -> tuple[list[Array], None]:
+        image, i = index // h, index % h
+        rows = lax.dynamic_slice(x, (image, i * stride, 0, 0), (1, size, x.shape[2], c))[0]
+        dy_row = lax.dynamic_slice(dy, (image, i, 0, 0), (1, 1, w, c))[0, 0].astype(full)
+        shifted = [
+            lax.slice(rows[a], (b, 0), (b + span, c), (stride, 1))
+            for a in range(size)
+            for b in range(size)
+        ]
+        return [total + part * dy_row for total, part in zip(sums, shifted, strict=True)], None
+
+    start = [_varying_as(jnp.zeros((w, c), full), dy)] * size**2
+    sums, _ = lax.scan(row, start, jnp.arange(b * h))
+    return jnp.stack([total.sum(axis=0) for total in sums]).reshape(size, size, 1, c)
+
+
+def _varying_as(x: Array, like: Array) -> Array:
+    """x, marked as differing between the devices of a mesh if `like` does."""
+    return x + jnp.sum(like[:0]).astype(x.dtype)  # the sum of nothing

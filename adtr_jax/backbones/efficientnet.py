@@ -72,14 +72,19 @@ class MBConv(nnx.Module):
         self.excite = None if lite else Dense(squeezed, width, rngs=rngs)
         self.project = ConvNorm(width, shape.outputs, epsilon=EPSILON, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
-        """The block's raw output: no activation after the projection or the residual."""
-        y = x if self.expand is None else self.expand(x)
-        y = self.depthwise(y)
+    def __call__(
+        self, x: Float[Array, "b h w c"], weight: Float[Array, "b"] | None = None
+    ) -> Float[Array, "b h2 w2 c2"]:
+        """The block's raw output: no activation after the projection or the residual.
+
+        `weight` is as in `Backbone.stage`.
+        """
+        y = x if self.expand is None else self.expand(x, weight)
+        y = self.depthwise(y, weight)
         if self.squeeze is not None and self.excite is not None:
             gate = self.excite(swish(self.squeeze(y.mean(axis=(1, 2)))))
             y = y * jax.nn.sigmoid(gate)[:, None, None, :]
-        y = self.project(y)
+        y = self.project(y, weight)
         return x + y if self.residual else y
 
 
@@ -87,9 +92,9 @@ class EfficientNet(Backbone):
     """A network of the family; its taps are raw block outputs, without BatchNorm or activation.
 
     Attributes:
-        taps: indices of the five blocks whose outputs are returned: the last before each halving
-            of the resolution, and the last. The static padding puts their `centres` off the
-            stride's half.
+        tapped: indices of the five blocks whose outputs are the taps: the last before each
+            halving of the resolution, and the last. The static padding puts their `centres` off
+            the stride's half.
     """
 
     def __init__(self, scaling: Scaling, *, rngs: nnx.Rngs):
@@ -97,10 +102,10 @@ class EfficientNet(Backbone):
         activation = relu6 if scaling.lite else swish
         stem, shapes, head = _layout(scaling)
         halved = (i for i, shape in enumerate(shapes[1:]) if shape.stride == 2)
-        self.taps = (*halved, len(shapes) - 1)
-        self.channels = tuple(shapes[i].outputs for i in self.taps)
+        self.tapped = (*halved, len(shapes) - 1)
+        self.channels = tuple(shapes[i].outputs for i in self.tapped)
         padding = same_padding(scaling.image_size, 3, 2)
-        self.centres = _centres(padding, shapes, self.taps)
+        self.centres = _centres(padding, shapes, self.tapped)
         self.stem = ConvNorm(
             3,
             stem,
@@ -117,18 +122,26 @@ class EfficientNet(Backbone):
         )
         self.classifier = Dense(head, CLASSES, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
+    def taps(
+        self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
         """As `Backbone` says."""
-        x = self.stem(images)
+        x = self.stem(images, weight)
         taps = []
         for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self.taps:
+            x = block(x, weight)
+            if i in self.tapped:
                 taps.append(x)
-        pooled = self.head(x).mean(axis=(1, 2))
-        return self.classifier(pooled), tuple(taps)
+        return tuple(taps)
+
+    def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 1000"]:
+        """As `Backbone` says."""
+        return self.classifier(self.head(x).mean(axis=(1, 2)))
+
+    def trim(self, depth: int) -> None:
+        """As `Backbone` says."""
+        del self.head, self.classifier
+        self.blocks = nnx.List(self.blocks[: self.tapped[depth - 1] + 1])
 
     def normalise(
         self, pixels: UInt8[Array | np.ndarray, "b h w 3"] | Float[Array | np.ndarray, "b h w 3"]

@@ -20,18 +20,19 @@ class Pixels(Backbone):
     channels = tuple(3 * stride**2 for stride in STRIDES)
     centres = tuple((stride - 1) / 2 for stride in STRIDES)
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b 0"], tuple[Float[Array, "b _ _ _"], ...]]:
-        """Logits of no class, and the patches.
+    def taps(
+        self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        """The patches; the last rows and columns are repeated up to a multiple of each stride."""
+        del weight  # there is no BatchNorm
+        return tuple(_patches(images, stride) for stride in STRIDES)
 
-        Args:
-            images: RGB as `normalise` returns it; the last rows and columns are repeated up to a
-                multiple of each stride.
-        """
-        return jnp.zeros((len(images), 0), images.dtype), tuple(
-            _patches(images, s) for s in STRIDES
-        )
+    def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 0"]:
+        """Logits of no class."""
+        return jnp.zeros((len(x), 0), x.dtype)
+
+    def trim(self, depth: int) -> None:
+        """There are no layers to remove."""
 
 
 def _patches(images: Float[Array, "b h w 3"], side: int) -> Float[Array, "b i j c"]:

@@ -6,7 +6,7 @@ with their checkpoints' weights.
 """
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -59,12 +59,14 @@ class Block(nnx.Module):
             else None
         )
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
-        """The block's output, after the sum's activation."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], weight: Float[Array, "b"] | None = None
+    ) -> Float[Array, "b h2 w2 c2"]:
+        """The block's output, after the sum's activation; `weight` as in `Backbone.stage`."""
         y = x
         for convolution in self.convolutions:
-            y = convolution(y)
-        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+            y = convolution(y, weight)
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x, weight)))
 
 
 class ResNet(Backbone):
@@ -91,18 +93,27 @@ class ResNet(Backbone):
         self.groups = nnx.List(self._group(i, layout, rngs) for i in range(4))
         self.classifier = Dense(self.channels[-1], CLASSES, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b 1000"], tuple[Float[Array, "b _ _ _"], ...]]:
+    def taps(
+        self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
         """As `Backbone` says."""
-        x = self.stem(images)
+        x = self.stem(images, weight)
         taps = [x]
         x = max_pool(x)
         for group in self.groups:
             for block in group:
-                x = block(x)
+                x = block(x, weight)
             taps.append(x)
-        return self.classifier(x.mean(axis=(1, 2))), tuple(taps)
+        return tuple(taps)
+
+    def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 1000"]:
+        """As `Backbone` says."""
+        return self.classifier(x.mean(axis=(1, 2)))
+
+    def trim(self, depth: int) -> None:
+        """As `Backbone` says."""
+        del self.classifier
+        self.groups = nnx.List(self.groups[: depth - 1])
 
     def _group(self, i: int, layout: Layout, rngs: nnx.Rngs) -> nnx.List:
         """Group i, 0 to 3: its first block changes the channels, and halves the sides if i > 0."""
@@ -115,6 +126,6 @@ class ResNet(Backbone):
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """The maximum of windows of 3 x 3, stride 2, padding 1 that never is the maximum."""
-    least = jnp.array(-jnp.inf, x.dtype)
+    least = np.array(-np.inf, x.dtype)  # a constant, else JAX cannot differentiate
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return lax.reduce_window(x, least, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)

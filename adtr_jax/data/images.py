@@ -20,14 +20,18 @@ from adtr_jax.errors import InputError
 _Result = TypeVar("_Result")
 
 
-def load_images(samples: Sequence[Sample], size: int) -> UInt8[np.ndarray, "n {size} {size} 3"]:
-    """Read the images as RGB, resized to `size` x `size` by Pillow's bilinear filter.
+def load_images(
+    samples: Sequence[Sample], size: int, crop: float = 1.0
+) -> UInt8[np.ndarray, "n {size} {size} 3"]:
+    """Read the images as RGB, at `size` x `size` by Pillow's bilinear filter.
 
     The filter is Pillow's, which averages over the pixels it shrinks. The aspect ratio is not kept.
+    An image is resized to `size / crop`, rounded, and its centre is cut out.
 
     Args:
         samples: n samples.
         size: Side s of the result in pixels.
+        crop: The share of each side that is kept.
 
     Returns:
         Values 0 to 255.
@@ -37,8 +41,7 @@ def load_images(samples: Sequence[Sample], size: int) -> UInt8[np.ndarray, "n {s
     """
 
     def load(sample: Sample) -> UInt8[np.ndarray, "s s 3"]:
-        image = decode_image(sample.image)
-        resized = image.resize((size, size), Image.Resampling.BILINEAR)
+        resized = _centre(decode_image(sample.image), size, crop, Image.Resampling.BILINEAR)
         return np.asarray(resized.convert("RGB"))
 
     images = np.empty((len(samples), size, size, 3), np.uint8)
@@ -47,12 +50,15 @@ def load_images(samples: Sequence[Sample], size: int) -> UInt8[np.ndarray, "n {s
     return images
 
 
-def load_masks(samples: Sequence[Sample], size: int) -> Bool[np.ndarray, "n {size} {size}"]:
-    """Read the masks, resized to `size` x `size` by nearest neighbour; True is anomalous.
+def load_masks(
+    samples: Sequence[Sample], size: int, crop: float = 1.0
+) -> Bool[np.ndarray, "n {size} {size}"]:
+    """Read the masks, at `size` x `size` by nearest neighbour; True is anomalous.
 
     Args:
         samples: n samples. The anomalous ones must have a mask (`Category.has_masks`).
         size: Side s of the result in pixels.
+        crop: The share of each side that is kept, as in `load_images`.
 
     Returns:
         All False for a normal sample.
@@ -73,8 +79,7 @@ def load_masks(samples: Sequence[Sample], size: int) -> Bool[np.ndarray, "n {siz
                 f"{sample.mask} is {width} x {height} pixels, but its image {sample.image} is "
                 f"{expected[0]} x {expected[1]}: draw the mask at the image's size"
             )
-        resized = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
-        return np.asarray(resized)
+        return np.asarray(_centre(Image.fromarray(marked), size, crop, Image.Resampling.NEAREST))
 
     masks = np.zeros((len(samples), size, size), bool)
     anomalous = [index for index, sample in enumerate(samples) if sample.label]
@@ -82,6 +87,14 @@ def load_masks(samples: Sequence[Sample], size: int) -> Bool[np.ndarray, "n {siz
     for index, mask in zip(anomalous, drawn, strict=True):
         masks[index] = mask
     return masks
+
+
+def _centre(image: Image.Image, size: int, crop: float, filter_: Image.Resampling) -> Image.Image:
+    """The image at `size / crop`, of which the centre is kept."""
+    whole = round(size / crop)
+    before = (whole - size) // 2
+    resized = image.resize((whole, whole), filter_)
+    return resized.crop((before, before, before + size, before + size))
 
 
 def _in_threads(

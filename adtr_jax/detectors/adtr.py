@@ -1,43 +1,39 @@
-"""The whole chain of a trained model: image -> features -> reconstruction -> score map, score."""
+"""ADTR (You et al.): a transformer reconstructs the features of normal images (Section 3.1)."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Self
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Float, UInt32
 
-from adtr_jax import losses, models, state_file
+from adtr_jax import features, losses, models
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.config import Settings
-from adtr_jax.features import Statistics, channels, compute, extract, token_pixels
-from adtr_jax.scoring import image_score, score_map, token_scores
+from adtr_jax.config import AdtrSettings
+from adtr_jax.detectors.detector import Detector, Images, TrainingData
+from adtr_jax.scoring import score_map, token_scores
 from adtr_jax.sharding import in_batches
+from adtr_jax.train import Batch, Params, Statistics
 
 Features = Float[np.ndarray, "n h w c"]
 
 
 @dataclass(frozen=True)
-class Detector:
-    """A frozen backbone and the model that reconstructs its features, its parameters held apart."""
+class Adtr(Detector):
+    """F -> f_hat; its statistics are the features' mean and spread, by which they are scaled."""
 
-    backbone: Backbone
-    settings: Settings
-    statistics: Statistics
-    graph: nnx.GraphDef
-    params: nnx.State
+    settings: AdtrSettings
 
     @classmethod
-    def create(cls, backbone: Backbone, settings: Settings, statistics: Statistics) -> "Detector":
-        """A detector with fresh parameters, drawn from the settings' seed."""
+    def create(cls, backbone: Backbone, settings: AdtrSettings) -> Self:
+        """See `Detector`."""
+        channels = features.channels(backbone, settings.layers)
         model = models.create(
             settings.model,
-            channels(backbone, settings.layers),
+            channels,
             settings.tokens_per_side**2,
             rate=settings.dropout,
             aligned=settings.aligned,
@@ -45,79 +41,63 @@ class Detector:
             rngs=nnx.Rngs(settings.seed),
         )
         graph, params = nnx.split(model)
-        return cls(backbone, settings, statistics, graph, params)
+        blank = _state(features.Statistics.identity(channels))
+        return cls(backbone, settings, graph, params, blank)
 
-    def features(self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh) -> Features:
+    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
+        """The standardised features of all images."""
+        f = features.compute(self.backbone, images, self.settings, mesh)
+        if not self.settings.standardise:
+            return self, TrainingData(f, len(f))
+        statistics = features.statistics(f)
+        fitted = dataclasses.replace(self, statistics=_state(statistics))
+        return fitted, TrainingData(statistics.standardise(f), len(f))
+
+    def loss(
+        self, params: Params, statistics: Statistics, batch: Batch
+    ) -> tuple[Float[Array, "b"], Statistics]:
+        """Eq. 1, with dropout."""
+        f = batch.rows
+        return losses.normal(f, self.reconstruct(params, f, batch.seeds)), statistics
+
+    def maps(
+        self, backbone: Backbone, params: Params, statistics: Statistics, pixels: Array
+    ) -> tuple[Float[Array, "b h w"], Float[Array, "b s s"]]:
+        """Eqs. 2 and 3."""
+        settings = self.settings
+        f = _statistics(statistics).standardise(features.extract(backbone, pixels, settings))
+        tokens = token_scores(f, self.reconstruct(params, f))
+        centres = settings.placement == "centres"
+        tokens_at = features.token_pixels(backbone, settings) if centres else None
+        return tokens, score_map(tokens, settings.image_size, tokens_at)
+
+    def features(self, images: Images, mesh: Mesh) -> Features:
         """F `[n h w c]` of RGB images in 0..255, standardised if the settings say so."""
-        f = compute(self.backbone, images, self.settings, mesh)
-        return self.statistics.standardise(f) if self.settings.standardise else f
+        f = features.compute(self.backbone, images, self.settings, mesh)
+        if not self.settings.standardise:
+            return f
+        return features.Statistics(*map(np.asarray, _statistics(self.statistics))).standardise(f)
 
     def reconstruct(
-        self, params: nnx.State, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
+        self, params: Params, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
     ) -> Float[Array, "b h w c"]:
         """f_hat; with dropout where there is one seed an image."""
         return nnx.merge(self.graph, params)(f, seed)
 
-    def loss(
-        self, params: nnx.State, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"]
-    ) -> Float[Array, "b"]:
-        """Eq. 1 for every image of a part of the batch, with dropout drawn from `seed`."""
-        return losses.normal(f, self.reconstruct(params, f, seed))
-
-    def differences(self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh) -> Features:
+    def differences(self, images: Images, mesh: Mesh) -> Features:
         """D = f - f_hat `[n h w c]` of RGB images in 0..255 (Eq. 2)."""
 
-        def function(params: nnx.State, f: Array) -> tuple[Array]:
+        def function(params: Params, f: Array) -> tuple[Array]:
             return (f - self.reconstruct(params, f),)
 
         f = self.features(images, mesh)
         size = self.settings.batch_size
         return in_batches(function, self.params, f, mesh, batch_size=size, label="differences")[0]
 
-    def score(
-        self, images: UInt8[np.ndarray, "n s s 3"], mesh: Mesh
-    ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
-        """The score maps and the image scores of RGB images in 0..255; larger: more anomalous."""
-        backbone_graph, backbone_state = nnx.split(self.backbone)
-        settings = self.settings
-        centres = settings.placement == "centres"
-        tokens_at = token_pixels(self.backbone, settings) if centres else None
 
-        def function(state: Any, pixels: Array) -> tuple[Array, Array]:
-            backbone_state, params, statistics = state
-            backbone = nnx.merge(backbone_graph, backbone_state)
-            f = statistics.standardise(extract(backbone, pixels, settings))
-            tokens = token_scores(f, self.reconstruct(params, f))
-            maps = score_map(tokens, settings.image_size, tokens_at)
-            return maps, image_score(tokens, maps, settings.image_score)
+def _state(statistics: features.Statistics) -> nnx.State:
+    return nnx.State({k: nnx.BatchStat(jnp.asarray(v)) for k, v in statistics._asdict().items()})
 
-        state = (backbone_state, self.params, self.statistics)
-        batch_size = settings.batch_size
-        maps, scores = in_batches(
-            function, state, images, mesh, batch_size=batch_size, label="scores"
-        )
-        return maps, scores
 
-    def save(self, path: Path) -> None:
-        """Writes parameters, statistics and, in the header, the settings to a safetensors file."""
-        header = {"settings": json.dumps(dataclasses.asdict(self.settings))}
-        state_file.save(path, self._state(), header)
-
-    def load(self, path: Path) -> "Detector":
-        """This detector with the parameters and statistics that `save` wrote to `path`.
-
-        Raises:
-            InputError: a missing or damaged file, or one of another model.
-        """
-        state = state_file.load(
-            path, self._state(), "delete it, and the same command makes it again"
-        )
-        statistics = Statistics(**{k: np.asarray(v[...]) for k, v in state["statistics"].items()})
-        return dataclasses.replace(self, statistics=statistics, params=state["model"])
-
-    def _state(self) -> nnx.State:
-        """All arrays of the file."""
-        statistics = {
-            k: nnx.BatchStat(jnp.asarray(v)) for k, v in self.statistics._asdict().items()
-        }
-        return nnx.State({"model": self.params, "statistics": statistics})
+def _statistics(state: Statistics) -> features.Statistics:
+    return features.Statistics(state["mean"][...], state["std"][...])

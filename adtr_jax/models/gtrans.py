@@ -15,21 +15,19 @@ Xavier-uniform, biases at 0, LayerNorms (epsilon 1e-5) at scale 1.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from adtr_jax import losses
+from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.config import QueryFrom, Structure
 from adtr_jax.models.attention import dense, layer_norm
 
 GROUPS, WIDTH = 8, 256  # g and d, Section 4.3.2
-
-Structure = Literal["none", "encoder", "decoder"]
-QueryFrom = Literal["agn", "trans"]
 
 
 def guidance_loss(
@@ -219,6 +217,58 @@ class GTransHead(nnx.Module):
         queries = f_g if self.query_from == "agn" else f_t
         layers = zip(self.mappers, f_t, queries, groups, strict=True)
         return [mapper(f, x, tokens) for mapper, f, x, tokens in layers]
+
+
+class GTrans(nnx.Module):
+    """Trans and the head, and the weights of the layers' maps: all that is learned (Fig. 2).
+
+    Args:
+        trans: a network of AGN's kind with random weights; the layers behind the last critical one
+            are removed.
+        layers: the critical layers, numbered from 1 as the backbone's taps are.
+        structure, blocks, query_from, dtype, rngs: as in `GTransHead`.
+    """
+
+    def __init__(
+        self,
+        trans: Backbone,
+        layers: Sequence[int],
+        *,
+        structure: Structure,
+        blocks: int,
+        query_from: QueryFrom,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        trans.trim(max(layers))
+        self.trans, self.layers, self.dtype = trans, tuple(layers), dtype
+        self.head = GTransHead(
+            [trans.channels[i - 1] for i in layers],
+            structure=structure,
+            blocks=blocks,
+            query_from=query_from,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        # Eq. 18's, one a layer; fitted to the training images once all else is trained.
+        self.lambdas = nnx.BatchStat(jnp.ones(len(layers)))
+
+    def __call__(
+        self,
+        pixels: UInt8[Array, "b s s 3"],
+        f_g: Sequence[Float[Array, "b _ _ _"]],
+        weight: Float[Array, "b"] | None = None,
+    ) -> list[Float[Array, "b _ _ _"]]:
+        """Returns F_M, one map a critical layer, in float32 or wider.
+
+        Args:
+            pixels: RGB in 0..255.
+            f_g: F_G, AGN's features of the same images.
+            weight: in training, which images count in BatchNorm's statistics, as in `ConvNorm`.
+        """
+        taps = self.trans.taps(self.trans.normalise(pixels).astype(self.dtype), weight)
+        full = jnp.promote_types(self.dtype, jnp.float32)
+        return self.head([taps[i - 1].astype(full) for i in self.layers], f_g)
 
 
 def _tokens(

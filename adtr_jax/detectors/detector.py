@@ -1,0 +1,117 @@
+"""What every method is to the rest of the code: how it is trained, and how it scores images."""
+
+import abc
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from adtr_jax import state_file
+from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.config import Settings
+from adtr_jax.scoring import image_score
+from adtr_jax.sharding import in_batches
+from adtr_jax.train import Batch, Data, Params, Statistics
+
+Images = UInt8[np.ndarray, "n s s 3"]
+
+
+class TrainingData(NamedTuple):
+    """What a method is trained on, computed once.
+
+    Attributes:
+        rows: arrays with one row an image, the normal ones first.
+        normal: how many are normal.
+    """
+
+    rows: Data
+    normal: int
+
+
+@dataclass(frozen=True)
+class Detector(abc.ABC):
+    """A frozen backbone and a model of its features; what the model has learned is held apart.
+
+    Attributes:
+        backbone: the network.
+        settings: how to train and score.
+        graph: the model's structure.
+        params: what is trained by gradients.
+        statistics: what is learned from the training data without gradients.
+    """
+
+    backbone: Backbone
+    settings: Any
+    graph: nnx.GraphDef
+    params: nnx.State
+    statistics: nnx.State
+
+    @classmethod
+    @abc.abstractmethod
+    def create(cls, backbone: Backbone, settings: Any) -> Self:
+        """A detector that has learned nothing, its parameters drawn from the settings' seed."""
+
+    @abc.abstractmethod
+    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
+        """What the loss takes, of normal RGB images in 0..255; and the detector fitted to it."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Params, statistics: Statistics, batch: Batch
+    ) -> tuple[Float[Array, "b"], Statistics]:
+        """One loss an image of a device's part of a batch, and the statistics after it."""
+
+    @abc.abstractmethod
+    def maps(
+        self, backbone: Backbone, params: Params, statistics: Statistics, pixels: Array
+    ) -> tuple[Float[Array, "b h w"], Float[Array, "b s s"]]:
+        """The scores of all positions, and the score maps, of RGB images `[b s s 3]` in 0..255."""
+
+    def calibrated(self, data: TrainingData, mesh: Mesh) -> Self:
+        """The trained detector with what scoring takes from the training data, if anything."""
+        del data, mesh
+        return self
+
+    def score(
+        self, images: Images, mesh: Mesh
+    ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
+        """The score maps and the image scores of RGB images in 0..255; larger: more anomalous."""
+        graph, backbone_state = nnx.split(self.backbone)
+        settings: Settings = self.settings
+
+        def function(state: Any, pixels: Array) -> tuple[Array, Array]:
+            backbone_state, params, statistics = state
+            positions, maps = self.maps(
+                nnx.merge(graph, backbone_state), params, statistics, pixels
+            )
+            return maps, image_score(positions, maps, settings.image_score)
+
+        state = (backbone_state, self.params, self.statistics)
+        size = settings.batch_size
+        maps, scores = in_batches(function, state, images, mesh, batch_size=size, label="scores")
+        return maps, scores
+
+    def save(self, path: Path) -> None:
+        """Writes what was learned and, in the header, the settings to a safetensors file."""
+        header = {"settings": json.dumps(dataclasses.asdict(self.settings))}
+        state_file.save(path, self._state(), header)
+
+    def load(self, path: Path) -> Self:
+        """This detector with what `save` wrote to `path`.
+
+        Raises:
+            InputError: a missing or damaged file, or one of another model.
+        """
+        remedy = "delete it, and the same command makes it again"
+        state = state_file.load(path, self._state(), remedy)
+        statistics = state.get("statistics", nnx.State({}))
+        return dataclasses.replace(self, params=state["model"], statistics=statistics)
+
+    def _state(self) -> nnx.State:
+        return nnx.State({"model": self.params, "statistics": self.statistics})

@@ -1,0 +1,104 @@
+"""GTrans (Yan et al.): a second network learns to imitate the frozen one on normal images."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Self
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from adtr_jax import backbones, features, weighted_map
+from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.config import GtransSettings
+from adtr_jax.detectors.detector import Detector, Images, TrainingData
+from adtr_jax.models.gtrans import GTrans, guidance_loss
+from adtr_jax.sharding import in_batches
+from adtr_jax.train import Batch, Params, Statistics
+
+State = tuple[Params, Statistics]
+Rows = tuple[UInt8[Array, "b s s 3"], tuple[Float[Array, "b _ _ _"], ...]]
+
+
+@dataclass(frozen=True)
+class Gtrans(Detector):
+    """F_G -> F_M, and the images again: Trans sees them too.
+
+    The backbone is AGN. The statistics are those of Trans's BatchNorm layers, and the lambdas of
+    Eq. 18.
+    """
+
+    settings: GtransSettings
+
+    @classmethod
+    def create(cls, backbone: Backbone, settings: GtransSettings) -> Self:
+        """See `Detector`; Trans is a network of the backbone's kind with random weights."""
+        rngs = nnx.Rngs(settings.seed)
+        model = GTrans(
+            backbones.create(settings.backbone, rngs=rngs),
+            settings.layers,
+            structure=settings.structure,
+            blocks=settings.blocks,
+            query_from=settings.query_from,
+            dtype=jnp.dtype(settings.dtype),
+            rngs=rngs,
+        )
+        return cls(backbone, settings, *nnx.split(model, nnx.Param, nnx.BatchStat))
+
+    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
+        """Images that are not held out, and AGN's features of them: F_G never changes."""
+        order = np.random.default_rng(self.settings.seed).permutation(len(images))
+        kept = np.sort(order[round(self.settings.held_out * len(images)) :])
+        f_g = features.compute_layers(self.backbone, images[kept], self.settings, mesh)
+        return self, TrainingData((images[kept], f_g), len(kept))
+
+    def loss(
+        self, params: Params, statistics: Statistics, batch: Batch
+    ) -> tuple[Float[Array, "b"], Statistics]:
+        """Eqs. 13 and 14, and BatchNorm's running statistics after the batch."""
+        pixels, f_g = batch.rows
+        model = nnx.merge(self.graph, params, statistics, copy=True)  # BatchNorm writes to it
+        values = guidance_loss(f_g, model(pixels, f_g, batch.weight))
+        return values, nnx.state(model, nnx.BatchStat)
+
+    def calibrated(self, data: TrainingData, mesh: Mesh) -> Self:
+        """Sets the lambdas of Eq. 18, which bring a_mse and a_cos to one scale."""
+
+        def function(state: State, rows: Rows) -> tuple[Array, Array]:
+            pixels, f_g = rows
+            f_m = nnx.merge(self.graph, *state)(pixels, f_g)
+            layers = list(zip(f_g, f_m, strict=True))
+            a_mse = [weighted_map.squared_distance(g, m) for g, m in layers]
+            a_cos = [weighted_map.cosine_distance(g, m) for g, m in layers]
+            return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
+
+        state, size = (self.params, self.statistics), self.settings.batch_size
+        a_mse, a_cos = in_batches(
+            function, state, data.rows, mesh, batch_size=size, label="calibration"
+        )
+        model = nnx.merge(self.graph, *state, copy=True)
+        model.lambdas[...] = jnp.asarray(weighted_map.lambdas(a_mse, a_cos))
+        return dataclasses.replace(self, statistics=nnx.state(model, nnx.BatchStat))
+
+    def maps(
+        self, backbone: Backbone, params: Params, statistics: Statistics, pixels: Array
+    ) -> tuple[Float[Array, "b s s"], Float[Array, "b s s"]]:
+        """Eqs. 15 to 19; the positions are the map's pixels."""
+        settings = self.settings
+        f_g = features.layers(backbone, pixels, settings)
+        model = nnx.merge(self.graph, params, statistics)
+        placed = None
+        if settings.placement == "centres":
+            placed = [(2.0**i, backbone.centres[i - 1]) for i in settings.layers]
+        maps = weighted_map.anomaly_map(
+            f_g,
+            model(pixels, f_g),
+            model.lambdas[...],
+            settings.image_size,
+            weighting=settings.coefficient,
+            fusion=settings.fusion,
+            pixels=placed,
+        )
+        return maps, maps
