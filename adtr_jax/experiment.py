@@ -27,7 +27,6 @@ from adtr_jax.errors import InputError
 from adtr_jax.files import write_atomically
 from adtr_jax.sharding import device_mesh
 
-D = TypeVar("D", bound=Detector)
 S = TypeVar("S", bound=Settings)
 
 
@@ -178,7 +177,7 @@ class _Run:
         run_folder.claim(self.directory, self.task.identity(weights), retrain=retrain)
         return self.trained(detectors.create(backbone, settings))
 
-    def trained(self, detector: D) -> D:
+    def trained(self, detector: Detector) -> Detector:
         """The detector with what this folder's run has learned, now or earlier."""
         if self.model.exists():
             return detector.load(self.model)
@@ -190,6 +189,7 @@ class _Run:
                 (detector.params, detector.statistics),
                 data.rows,
                 normal=data.normal,
+                held_out=data.held_out,
                 settings=detector.settings,
                 mesh=self.mesh,
                 directory=self.directory,

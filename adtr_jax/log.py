@@ -47,8 +47,10 @@ class TrainingLog:
         self._events.close()
         self._file.close()
 
-    def epoch(self, epoch: int, loss: float, learning_rate: float) -> None:
-        """Logs the epoch that has just ended (counted from 1)."""
+    def epoch(
+        self, epoch: int, loss: float, learning_rate: float, validation_loss: float | None = None
+    ) -> None:
+        """Logs the epoch that has just ended (counted from 1), and the loss of held-out images."""
         self._ends.append(time.perf_counter())
         # Without the first epoch, which includes compilation, as soon as there are others.
         ends = self._ends[1:] if len(self._ends) > 2 else self._ends
@@ -60,9 +62,11 @@ class TrainingLog:
             "images_per_second": round(self._images / seconds, 3),
             "seconds_left": round(seconds * (self._epochs - epoch), 1),
         }
+        if validation_loss is not None:
+            line["validation_loss"] = validation_loss
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name in ("loss", "learning_rate", "images_per_second"):
+        for name in [name for name in line if name not in ("epoch", "seconds_left")]:
             self._events.add_scalar(name, line[name], epoch)
         self._bar.set_postfix(
             loss=f"{loss:.4g}",

@@ -33,13 +33,14 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: of the data.
-        seeds: of the dropout, one an image.
-        weight: 1, or 0 for an image that only fills the batch up.
+        seeds: of the dropout, one an image; None: there is none, for nothing is trained.
+        weight: 1, or 0 for an image that only fills the batch up; None: nothing is trained, and
+            BatchNorm uses its running statistics.
     """
 
     rows: Data
-    seeds: UInt32[Array, "b"]
-    weight: Float[Array, "b"]
+    seeds: UInt32[Array, "b"] | None
+    weight: Float[Array, "b"] | None
 
 
 # -> one loss an image, and the statistics after this batch, the same on all devices.
@@ -126,12 +127,36 @@ def compile_epoch(
     return per_device(epoch, mesh, specs, (replicated, replicated), donate=(0,))
 
 
+def compile_validation(
+    loss: Loss, data: Data, batch_size: int, mesh: Mesh
+) -> Callable[[TrainState], float]:
+    """The mean loss of images that are not trained on, as a function of the state."""
+    count = len(jax.tree.leaves(data)[0])
+    data = place(data, mesh)
+    batches = Sampling(count, 0, batch_size, seed=0).epoch(0, mesh.size)
+
+    def whole(state: TrainState, data: Data, order: Array, weight: Array) -> Array:
+        def one(total: Array, batch: tuple[Array, Array]) -> tuple[Array, None]:
+            index, weight = batch
+            rows = jax.tree.map(lambda array: array[index], data)
+            values, _ = loss(state.params, state.statistics, Batch(rows, None, None))
+            return total + jax.lax.psum(jnp.sum(values * weight), AXIS), None
+
+        return jax.lax.scan(one, jnp.zeros(()), (order, weight))[0] / count
+
+    specs = (replicated, replicated, split(1), split(1))
+    compiled = per_device(whole, mesh, specs, replicated)
+    order, weight = place(batches, mesh, split(1))
+    return lambda state: float(compiled(state, data, order, weight))
+
+
 def fit(
     loss: Loss,
     start: tuple[Params, Statistics],
     data: Data,
     *,
     normal: int,
+    held_out: Data | None = None,
     settings: Settings,
     mesh: Mesh,
     directory: Path,
@@ -144,6 +169,7 @@ def fit(
         start: the initial parameters and statistics.
         data: one row an image, the normal ones first.
         normal: how many are normal; where others follow them, each batch is half of these.
+        held_out: rows of normal images whose loss is logged after every epoch.
         settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
         mesh: the devices to train on.
         directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`.
@@ -168,6 +194,9 @@ def fit(
     if done < epochs:
         epoch = compile_epoch(loss, optimiser, settings.seed, mesh)
         data = place(data, mesh)
+        validate = None
+        if held_out is not None:
+            validate = compile_validation(loss, held_out, settings.batch_size, mesh)
         log = TrainingLog(directory, epochs, done, sampling.images, label)
         with log, _Interrupt() as interrupt:
             saved = time.monotonic()
@@ -175,7 +204,7 @@ def fit(
                 order, weight = sampling.epoch(number, mesh.size)
                 state, losses = epoch(state, data, *place((order, weight), mesh, split(1)))
                 rate = float(schedule(number * sampling.steps - 1))
-                log.epoch(number, _mean(losses, weight), rate)
+                log.epoch(number, _mean(losses, weight), rate, validate and validate(state))
                 last = number == epochs
                 if last or interrupt.asked or time.monotonic() - saved >= SAVE_SECONDS:
                     checkpoints.save(number, state)

@@ -12,7 +12,7 @@ import tyro
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.config import PLUS, AdtrSettings, Method, Plus, Preset, Presets, Settings
+from adtr_jax.config import PLUS, Method, Plus, Preset, Presets, Settings
 from adtr_jax.errors import InputError, unknown
 from conversion import WEIGHTS
 
@@ -90,7 +90,7 @@ def main(
     def action() -> int:
         word = peek(words, "method", method)
         if word not in presets:
-            raise unknown(f"{prog} has no method", word, list(presets))
+            raise unknown(f"no method of {prog}", word, list(presets))
         chosen = cast(Method, word)
         known = presets[chosen]
         named = cast(Preset, peek(words, "preset", preset))
@@ -155,9 +155,16 @@ def measure(
     Returns:
         ADTR's metrics where ADTR+ is asked for, by category; and the metrics of the last model, or
         why there is none.
+
+    Raises:
+        InputError: options that do not go together, weights that cannot be had, or what the only
+            category raises.
     """
     before: Results = {}
     results: Results = {}
+    if command.method != "adtr" and (command.anomalies or command.tsne):
+        flag = "anomalies" if command.anomalies else "tsne"
+        raise InputError(f"--{flag} is of ADTR: leave it out, or --method={command.method}")
     ensure_weights(command.settings.backbone, command.weights)
     for name in names:
         try:
@@ -199,9 +206,6 @@ def _run_one(
     from adtr_jax import anomalies, experiment
 
     settings, plus = command.settings, command.plus
-    if not isinstance(settings, AdtrSettings) and (command.anomalies or command.tsne):
-        flag = "anomalies" if command.anomalies else "tsne"
-        raise InputError(f"--{flag} is of ADTR: leave it out, or --method={command.method}")
     chosen = None
     if command.anomalies is not None:
         choose = read_anomalies or anomalies.read

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +27,7 @@ class Adtr(Detector):
     settings: AdtrSettings
 
     @classmethod
-    def create(cls, backbone: Backbone, settings: AdtrSettings) -> Self:
+    def create(cls, backbone: Backbone, settings: AdtrSettings) -> "Adtr":
         """See `Detector`."""
         channels = features.channels(backbone, settings.layers)
         model = models.create(
@@ -44,7 +43,7 @@ class Adtr(Detector):
         blank = _state(features.Statistics.identity(channels))
         return cls(backbone, settings, graph, params, blank)
 
-    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
+    def training_data(self, images: Images, mesh: Mesh) -> "tuple[Adtr, TrainingData]":
         """The standardised features of all images."""
         f = features.compute(self.backbone, images, self.settings, mesh)
         if not self.settings.standardise:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jax.sharding import Mesh
@@ -29,7 +28,7 @@ class AdtrPlus(Adtr):
     anomalies: Anomalies
 
     @classmethod
-    def of(cls, adtr: Adtr, plus: Plus, anomalies: Anomalies) -> Self:
+    def of(cls, adtr: Adtr, plus: Plus, anomalies: Anomalies) -> "AdtrPlus":
         """The detector that starts with what `adtr` has learned.
 
         Raises:
@@ -39,7 +38,7 @@ class AdtrPlus(Adtr):
         settings = plus.settings(adtr.settings)
         return cls(**held | {"settings": settings, "plus": plus, "anomalies": anomalies})
 
-    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
+    def training_data(self, images: Images, mesh: Mesh) -> "tuple[AdtrPlus, TrainingData]":
         """Features and labels of the normal images, then of the anomalous ones.
 
         The anomalies' features are cached too: every epoch draws others of them, and a step costs

