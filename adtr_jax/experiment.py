@@ -187,9 +187,7 @@ class _Run:
             params, statistics = train.fit(
                 detector.loss,
                 (detector.params, detector.statistics),
-                data.rows,
-                normal=data.normal,
-                held_out=data.held_out,
+                data,
                 settings=detector.settings,
                 mesh=self.mesh,
                 directory=self.directory,

@@ -28,6 +28,20 @@ Statistics = Any  # what a model learns from its data without gradients, such as
 Data = Any  # arrays with one row an image: features, and labels where anomalies are known
 
 
+class TrainingData(NamedTuple):
+    """What is trained on, computed once.
+
+    Attributes:
+        rows: the images, the normal ones first.
+        normal: how many are normal; where others follow them, each batch is half of these.
+        held_out: rows of normal images that are not trained on; their loss is logged.
+    """
+
+    rows: Data
+    normal: int
+    held_out: Data | None = None
+
+
 class Batch(NamedTuple):
     """One device's part of a batch.
 
@@ -153,10 +167,8 @@ def compile_validation(
 def fit(
     loss: Loss,
     start: tuple[Params, Statistics],
-    data: Data,
+    data: TrainingData,
     *,
-    normal: int,
-    held_out: Data | None = None,
     settings: Settings,
     mesh: Mesh,
     directory: Path,
@@ -167,9 +179,7 @@ def fit(
     Args:
         loss: one value an image, and the new statistics.
         start: the initial parameters and statistics.
-        data: one row an image, the normal ones first.
-        normal: how many are normal; where others follow them, each batch is half of these.
-        held_out: rows of normal images whose loss is logged after every epoch.
+        data: what to train on.
         settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
         mesh: the devices to train on.
         directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`.
@@ -179,8 +189,8 @@ def fit(
         Stopped: on Ctrl-C or SIGTERM, after saving.
         InputError: a damaged checkpoint.
     """
-    anomalous = len(jax.tree.leaves(data)[0]) - normal
-    sampling = Sampling(normal, anomalous, settings.batch_size, settings.seed)
+    anomalous = len(jax.tree.leaves(data.rows)[0]) - data.normal
+    sampling = Sampling(data.normal, anomalous, settings.batch_size, settings.seed)
     epochs = settings.epochs_of(sampling.steps)
     schedule = learning_rate(settings, epochs, sampling.steps)
     optimiser = make_optimiser(settings, schedule)
@@ -193,16 +203,16 @@ def fit(
         state = checkpoints.restore(done, state)
     if done < epochs:
         epoch = compile_epoch(loss, optimiser, settings.seed, mesh)
-        data = place(data, mesh)
+        rows = place(data.rows, mesh)
         validate = None
-        if held_out is not None:
-            validate = compile_validation(loss, held_out, settings.batch_size, mesh)
+        if data.held_out is not None:
+            validate = compile_validation(loss, data.held_out, settings.batch_size, mesh)
         log = TrainingLog(directory, epochs, done, sampling.images, label)
         with log, _Interrupt() as interrupt:
             saved = time.monotonic()
             for number in range(done + 1, epochs + 1):
                 order, weight = sampling.epoch(number, mesh.size)
-                state, losses = epoch(state, data, *place((order, weight), mesh, split(1)))
+                state, losses = epoch(state, rows, *place((order, weight), mesh, split(1)))
                 rate = float(schedule(number * sampling.steps - 1))
                 log.epoch(number, _mean(losses, weight), rate, validate and validate(state))
                 last = number == epochs

@@ -32,8 +32,7 @@ def main(directory: Path, epochs: int, save_seconds: float) -> None:
     learned = train.fit(
         loss,
         (params, np.zeros(12, np.float32)),
-        features,
-        normal=len(features),
+        train.TrainingData(features, len(features)),
         settings=settings,
         mesh=device_mesh(),
         directory=directory,

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, UInt32
 from adtr_jax import features, losses, models
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
-from adtr_jax.detectors.detector import Detector, Images, TrainingData
+from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.scoring import score_map, token_scores
 from adtr_jax.sharding import in_batches
-from adtr_jax.train import Batch, Params, Statistics
+from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Features = Float[np.ndarray, "n h w c"]
 

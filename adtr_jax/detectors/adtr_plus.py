@@ -11,8 +11,8 @@ from adtr_jax import losses
 from adtr_jax.anomalies import Anomalies
 from adtr_jax.config import Plus
 from adtr_jax.detectors.adtr import Adtr
-from adtr_jax.detectors.detector import Images, TrainingData
-from adtr_jax.train import Batch, Params, Statistics
+from adtr_jax.detectors.detector import Images
+from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -17,23 +17,9 @@ from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import Settings
 from adtr_jax.scoring import image_score
 from adtr_jax.sharding import in_batches
-from adtr_jax.train import Batch, Data, Params, Statistics
+from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Images = UInt8[np.ndarray, "n s s 3"]
-
-
-class TrainingData(NamedTuple):
-    """What a method is trained on, computed once.
-
-    Attributes:
-        rows: arrays with one row an image, the normal ones first.
-        normal: how many are normal.
-        held_out: the same of normal images that are not trained on, if there are any.
-    """
-
-    rows: Data
-    normal: int
-    held_out: Data | None = None
 
 
 @dataclass(frozen=True)

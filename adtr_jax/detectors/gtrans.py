@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, UInt8
 from adtr_jax import backbones, features, weighted_map
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import GtransSettings
-from adtr_jax.detectors.detector import Detector, Images, TrainingData
+from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.models.gtrans import GTrans, guidance_loss
 from adtr_jax.sharding import in_batches
-from adtr_jax.train import Batch, Params, Statistics
+from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 State = tuple[Params, Statistics]
 Rows = tuple[UInt8[Any, "b s s 3"], tuple[Float[Any, "b _ _ _"], ...]]  # images, F_G
@@ -49,16 +49,15 @@ class Gtrans(Detector):
 
     def training_data(self, images: Images, mesh: Mesh) -> "tuple[Gtrans, TrainingData]":
         """The images, and AGN's features of them: F_G never changes."""
-        f_g = features.compute_layers(self.backbone, images, self.settings, mesh)
         order = np.random.default_rng(self.settings.seed).permutation(len(images))
-        out = round(self.settings.held_out * len(images))
+        out = min(round(self.settings.held_out * len(images)), len(images) - 1)
 
         def rows(chosen: np.ndarray) -> Rows:
-            return images[chosen], tuple(f[chosen] for f in f_g)
+            part = images[np.sort(chosen)]
+            return part, features.compute_layers(self.backbone, part, self.settings, mesh)
 
-        kept, held_out = np.sort(order[out:]), np.sort(order[:out])
-        data = TrainingData(rows(kept), len(kept), rows(held_out) if out else None)
-        return self, data
+        held_out = rows(order[:out]) if out else None
+        return self, TrainingData(rows(order[out:]), len(images) - out, held_out)
 
     def loss(
         self, params: Params, statistics: Statistics, batch: Batch
