@@ -194,7 +194,7 @@ def fit(
     epochs = settings.epochs_of(sampling.steps)
     schedule = learning_rate(settings, epochs, sampling.steps)
     optimiser = make_optimiser(settings, schedule)
-    params, statistics = start
+    params, statistics = jax.tree.map(jnp.copy, start)  # the steps overwrite their buffers
     state = TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
     state = place(state, mesh)
     checkpoints = Checkpoints(directory / "checkpoints")

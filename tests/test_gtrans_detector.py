@@ -1,13 +1,16 @@
 """The whole of GTrans: what it trains on, its loss, its calibration, its scores, its file."""
 
 import dataclasses
+import json
+import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax import backbones, features, scoring, weighted_map
+from adtr_jax import backbones, features, scoring, train, weighted_map
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.gtrans import Gtrans
 from adtr_jax.models.gtrans import guidance_loss
@@ -109,3 +112,36 @@ def test_a_saved_detector_scores_the_same(prepared, detector, images, tmp_path):
     again, scores_again = loaded.score(images[:2], device_mesh())
     np.testing.assert_array_equal(maps, again)
     np.testing.assert_array_equal(scores, scores_again)
+
+
+def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(
+    detector, images, tmp_path, monkeypatch
+):
+    """Half of the epochs are lost, as if the run had been killed, and done again."""
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0)
+    settings = dataclasses.replace(SETTINGS, epochs=4)
+    _, data = detector.training_data(images, device_mesh())
+
+    def fit(directory):
+        start = (detector.params, detector.statistics)
+        mesh = device_mesh()
+        learned = train.fit(
+            *(detector.loss, start, data),
+            **{"settings": settings, "mesh": mesh, "directory": directory, "label": "test"},
+        )
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(learned)]
+
+    whole = fit(tmp_path / "whole")
+    log = (tmp_path / "whole/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3, 4]
+    assert json.loads(log[-1])["loss"] < json.loads(log[0])["loss"]
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    for epoch in (3, 4):
+        shutil.rmtree(tmp_path / "resumed/checkpoints" / str(epoch))
+    resumed = fit(tmp_path / "resumed")
+    assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
+    moved = [
+        not np.array_equal(before, after)
+        for before, after in zip(jax.tree.leaves(detector.statistics), whole[-31:], strict=True)
+    ]
+    assert sum(moved) == 30  # all but the lambdas, which come after the training
