@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
 from adtr_jax import backbones, detectors, figures, metrics, plots, report, run_folder, train
@@ -32,26 +33,33 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Task(Generic[S]):
-    """One category, read and checked: what a model is trained on, and what it is tested on."""
+    """One category, read and checked: what a model is trained and tested on, and the devices."""
 
     category: Category
     settings: S
     images: UInt8[np.ndarray, "n s s 3"]
     test_images: UInt8[np.ndarray, "m s s 3"]
     masks: Bool[np.ndarray, "m s s"] | None
+    mesh: Mesh
 
     @classmethod
-    def read(cls, category: Category, settings: S) -> "Task[S]":
+    def read(cls, category: Category, settings: S, devices: int | None = None) -> "Task[S]":
         """Reads all images and masks before anything is trained.
 
+        Args:
+            category: the images.
+            settings: how to train and score.
+            devices: how many of this process's devices to use; None: all.
+
         Raises:
-            InputError: a bad image or mask.
+            InputError: a bad image or mask, or fewer devices than that.
         """
+        mesh = device_mesh(devices)
         size, crop = settings.image_size, settings.crop
         images = load_images(category.train, size, crop)
         test_images = load_images(category.test, size, crop)
         masks = load_masks(category.test, size, crop) if category.has_masks else None
-        return cls(category, settings, images, test_images, masks)
+        return cls(category, settings, images, test_images, masks, mesh)
 
     @property
     def required_masks(self) -> Bool[np.ndarray, "m s s"]:
@@ -151,7 +159,7 @@ def run_plus(
 
 def save_tsne(detector: Adtr, task: Task, path: Path) -> None:
     """Fig. 5: 600 difference vectors of the test images, half of them anomalous, in the plane."""
-    differences = detector.differences(task.test_images, device_mesh())
+    differences = detector.differences(task.test_images, task.mesh)
     anomalous = token_labels(task.required_masks, detector.settings.tokens_per_side)
     vectors, labels = plots.sample_differences(differences, anomalous, task.settings.seed)
     scores = np.linalg.norm(vectors, axis=-1)
@@ -164,7 +172,7 @@ class _Run:
     def __init__(self, task: Task, directory: Path):
         self.task, self.directory = task, directory
         self.model = directory / run_folder.MODEL
-        self.mesh = device_mesh()
+        self.mesh = task.mesh
         self.timings: dict[str, float] = {}
         # Without this, float32 products run in TF32 on GPUs and in bfloat16 on TPUs.
         precision = "highest" if task.settings.dtype == "float32" else "default"

@@ -28,7 +28,6 @@ from adtr_jax.experiment import Task
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
 from adtr_jax.plots import LayerStudy
 from adtr_jax.scoring import image_score, score_map, token_scores
-from adtr_jax.sharding import device_mesh
 
 Layer = TypeVar("Layer", LinearLayer, AttentionLayer)
 # (the network at some step, its batch) -> what to note of it, by name
@@ -63,7 +62,7 @@ class Data(NamedTuple):
                 f"{task.category.name}: the study needs to know which pixels are anomalous, and "
                 "there are no masks; add them, or choose another category"
             )
-        mesh, settings = device_mesh(), task.settings
+        mesh, settings = task.mesh, task.settings
         f = features.compute(backbone, task.images, settings, mesh)
         statistics = features.statistics(f)
         test = features.compute(backbone, task.test_images, settings, mesh)

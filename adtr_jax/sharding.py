@@ -8,12 +8,21 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from adtr_jax.errors import InputError
+
 AXIS = "data"
 
 
-def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over `devices` (default: all of this process)."""
-    return Mesh(np.array(devices or jax.local_devices()), (AXIS,))
+def device_mesh(count: int | None = None) -> Mesh:
+    """A one-axis mesh over the first `count` devices of this process (default: all of them).
+
+    Raises:
+        InputError: there are not as many.
+    """
+    devices = jax.local_devices()
+    if count is not None and not 0 < count <= len(devices):
+        raise InputError(f"--devices={count} must be from 1 to {len(devices)}: so many there are")
+    return Mesh(np.array(devices[:count]), (AXIS,))
 
 
 def per_device(

@@ -42,6 +42,8 @@ class Command:
     """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
+    devices: int | None = None
+    """How many of this machine's devices to use: all of them, if it is not given."""
     retrain: bool = False
     """Train again, even if the folder holds a finished run or part of one."""
     anomalies: str | None = None
@@ -210,7 +212,7 @@ def _run_one(
     if command.anomalies is not None:
         choose = read_anomalies or anomalies.read
         chosen = choose(command.anomalies, category, settings, plus)
-    task = experiment.Task.read(chosen.category if chosen else category, settings)
+    task = experiment.Task.read(chosen.category if chosen else category, settings, command.devices)
     if command.tsne:
         _ = task.required_masks  # before anything is trained
     directory = command.out / category.name

@@ -56,7 +56,7 @@ def gtrans(dtype: str):
 
 def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
     """The loss of every step; and the mean of each of the statistics after the last."""
-    mesh = device_mesh(jax.devices()[:devices])
+    mesh = device_mesh(devices)
     loss, start, data = method(dtype)
     params, statistics = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)

@@ -71,12 +71,20 @@ def _scores(directory: Path) -> list[float]:
 
 def test_eight_devices_give_the_scores_of_one(finished, common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
-    result = run("--category=stripes", *flags, devices=8)
+    result = run("--category=stripes", *flags, "--devices=8", devices=8)
     assert result.returncode == 0, result.stderr
     # Six epochs of one step each: AdamW has not had the time to amplify rounding.
     assert _scores(tmp_path / "stripes") == pytest.approx(_scores(finished[0]), rel=1e-3)
     metrics = json.loads((tmp_path / "stripes/metrics.json").read_text())
     assert metrics["image_auroc"] == 1.0
+
+
+def test_more_devices_than_there_are(common, tmp_path):
+    flags = [common[0], f"--out={tmp_path}", *common[2:]]
+    result = run("--category=stripes", *flags, "--devices=3", devices=2)
+    assert result.returncode == 2
+    assert "error: --devices=3 must be from 1 to 2: so many there are" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_run_is_evaluated_but_not_trained_again(finished, common):

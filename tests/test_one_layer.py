@@ -14,6 +14,7 @@ from adtr_jax.data.samples import Category, Sample
 from adtr_jax.experiment import Task
 from adtr_jax.identical_mapping import Data, fit, study
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
+from adtr_jax.sharding import device_mesh
 
 
 def test_the_linear_layer_is_equation_4():
@@ -85,7 +86,7 @@ def task(tmp_path_factory):
     samples = [Sample(str(i), folder, "hole" if i >= 11 else "good") for i in range(14)]
     settings = AdtrSettings(layers=(4,), image_size=64, batch_size=4, learning_rate=3e-3)
     category = Category("wall", tuple(samples[:8]), tuple(samples[8:]))
-    return Task(category, settings, images[:8], images[8:], masks)
+    return Task(category, settings, images[:8], images[8:], masks, device_mesh())
 
 
 def test_data_are_standardised_positions_and_where_they_are_anomalous(task):
