@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from adtr_jax.backbones import NAMES, PIXELS
 from adtr_jax.errors import InputError, unknown
@@ -17,10 +17,15 @@ QueryFrom = Literal["agn", "trans"]
 Coefficient = Literal["half", "mse", "cos", "alpha"]
 Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
 
+# What a trained model does not depend on.
+OF_THE_EVALUATION = frozenset({"placement", "image_score", "coefficient", "fusion"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the settings of all methods have in common."""
+
+    method: ClassVar[Method]
 
     backbone: str
     """The frozen ImageNet network: efficientnet-b0..b7, efficientnet-lite0..lite4, resnet-18,
@@ -92,6 +97,7 @@ class Settings:
 class AdtrSettings(Settings):
     """ADTR; the defaults are the paper's for MVTec-AD (You et al., Section 4.2)."""
 
+    method = "adtr"
     backbone: str = "efficientnet-b4"
     layers: tuple[int, ...] = (1, 2, 3, 4, 5)
     image_size: int = 256
@@ -137,6 +143,7 @@ class AdtrSettings(Settings):
 class GtransSettings(Settings):
     """GTrans; the defaults are the paper's for MVTec-AD (Yan et al., Section 4.1.3)."""
 
+    method = "gtrans"
     backbone: str = "resnet-34"
     layers: tuple[int, ...] = (2, 3, 4)
     image_size: int = 224
@@ -190,7 +197,7 @@ class Plus:
     max_steps: int | None = None
     """Fewer epochs where they would take more steps than this, rounded up to a whole epoch."""
     learning_rate: float = 1e-4
-    """AdamW's, at first."""
+    """The optimiser's, at first."""
     drop_after: float = 2 / 3
     """The share of the epochs after which `--schedule=step` lowers the learning rate."""
     alpha: float = 0.003

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from adtr_jax import backbones, detectors, figures, metrics, plots, report, run_folder, train
 from adtr_jax.anomalies import Anomalies
-from adtr_jax.config import Plus, Settings
+from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
 from adtr_jax.data.images import load_images, load_masks
 from adtr_jax.data.samples import Category
 from adtr_jax.detectors.adtr import Adtr
@@ -79,8 +79,8 @@ class Task(Generic[S]):
         """What the parameters of a run depend on, as JSON values."""
         settings = self.settings
         run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
-        for of_the_evaluation in ("placement", "image_score", "coefficient", "fusion"):
-            run.pop(of_the_evaluation, None)
+        run = {name: value for name, value in run.items() if name not in OF_THE_EVALUATION}
+        run["method"] = settings.method
         file = weights / f"{settings.backbone}.safetensors"
         if file.exists():  # `pixels` has no weights
             run["backbone_weights"] = sha256(file.read_bytes()).hexdigest()
@@ -142,10 +142,11 @@ def run_plus(
         InputError, Stopped: as `run`.
     """
     task, normal_only = start
-    before = _Run(task, normal_only)
-    adtr = before.normal_only(weights, retrain=False)
-    if not isinstance(adtr, Adtr):
+    if not isinstance(task.settings, AdtrSettings):
         raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
+    plus.settings(task.settings)  # before anything is trained: do the settings go together?
+    before = _Run(task, normal_only)
+    adtr = cast(Adtr, before.normal_only(weights, retrain=False))
     metrics = before.measured(*adtr.score(task.test_images, before.mesh))
     improved = AdtrPlus.of(adtr, plus, anomalies)
     this = _Run(task, directory)

@@ -50,7 +50,10 @@ class TrainingLog:
     def epoch(
         self, epoch: int, loss: float, learning_rate: float, validation_loss: float | None = None
     ) -> None:
-        """Logs the epoch that has just ended (counted from 1), and the loss of held-out images."""
+        """Logs the epoch that has just ended (counted from 1), and the loss of held-out images.
+
+        Images a second are those trained on, in all the time that an epoch takes.
+        """
         self._ends.append(time.perf_counter())
         # Without the first epoch, which includes compilation, as soon as there are others.
         ends = self._ends[1:] if len(self._ends) > 2 else self._ends

@@ -15,7 +15,15 @@ from typing import Any, Literal, get_args
 
 import tyro
 
-from adtr_jax.config import PRESETS, AdtrSettings, Coefficient, Fusion, Method, Settings
+from adtr_jax.config import (
+    OF_THE_EVALUATION,
+    PRESETS,
+    AdtrSettings,
+    Coefficient,
+    Fusion,
+    Method,
+    Settings,
+)
 from adtr_jax.errors import InputError
 from experiments.command import Results, failure, main, measure, peek
 from experiments.mvtec import Mvtec, source
@@ -92,12 +100,14 @@ def run(command: Ablation) -> bool:
         raise InputError(f"--study={study} is of {method_of(study)}: leave --method out")
     names, read = source(command)
     results: Results = {}
+    by_category: dict[str, Results] = {}
     folder, used = command.out / study, set[Path]()
     for row, changed in rows(study, command.settings).items():
         settings = dataclasses.replace(command.settings, **changed)
         # Rows that differ in the evaluation alone share one training.
         own = row.replace("/", "").replace(" ", "_")
-        out = folder / ("trained" if set(changed) <= {"coefficient", "fusion"} else own)
+        shared = changed and changed.keys() <= OF_THE_EVALUATION
+        out = folder / ("trained" if shared else own)
         retrain = command.retrain and out not in used
         used.add(out)
         this = dataclasses.replace(command, settings=settings, out=out, retrain=retrain)
@@ -106,11 +116,13 @@ def run(command: Ablation) -> bool:
         except Exception as error:  # whatever it is, the other rows are not to blame
             results[row] = failure(error)
             print(f"{row}: {results[row]}", file=sys.stderr)
-        else:
-            results[row] = report.mean(measured)
+            continue
+        by_category[row] = measured
+        failed = [name for name, result in measured.items() if isinstance(result, str)]
+        results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)
     printed = (paper_gtrans if command.method == "gtrans" else paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
-    write_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(folder / "results.json", json.dumps(by_category, indent=2) + "\n")
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
     common = report.mean(results)  # the metrics that all rows have
     beside = {row.metric: row.values for row in printed if row.metric in common}

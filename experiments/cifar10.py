@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -33,6 +33,8 @@ SETTINGS: Presets = {
 class Cifar10(Command):
     """Train ADTR on one class of CIFAR-10 and tell it from the other nine."""
 
+    method: Literal["adtr"] = "adtr"
+    """The paper of GTrans has no CIFAR-10."""
     normal: Annotated[str, tyro.conf.arg(name="class")]
     """The normal class, or `all`: one model each."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None

@@ -61,7 +61,7 @@ C = TypeVar("C", bound=Command)
 def peek(words: Sequence[str], flag: str, default: str) -> str:
     """The value of `--flag` among the words of a command line that has not been parsed yet."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{flag}", default=default)
+    parser.add_argument(f"--{flag}", nargs="?", default=default, const=default)
     return str(getattr(parser.parse_known_args(words)[0], flag))
 
 
@@ -162,11 +162,14 @@ def measure(
         InputError: options that do not go together, weights that cannot be had, or what the only
             category raises.
     """
+    from adtr_jax.sharding import device_mesh
+
     before: Results = {}
     results: Results = {}
     if command.method != "adtr" and (command.anomalies or command.tsne):
         flag = "anomalies" if command.anomalies else "tsne"
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={command.method}")
+    device_mesh(command.devices)  # raises before anything is downloaded, read or trained
     ensure_weights(command.settings.backbone, command.weights)
     for name in names:
         try:

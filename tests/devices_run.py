@@ -11,11 +11,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from adtr_jax import losses, train
-from adtr_jax.backbones.resnet import ResNet
-from adtr_jax.backbones.scaling import Layout
+from adtr_jax import backbones, losses, train
+from adtr_jax.backbones.convolution import ConvNorm
+from adtr_jax.backbones.scaling import LAYOUTS, Layout
+from adtr_jax.config import GtransSettings
+from adtr_jax.detectors.gtrans import Gtrans
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.models.gtrans import GTrans, guidance_loss
 from adtr_jax.sampling import Sampling
 from adtr_jax.sharding import device_mesh, place, split
 
@@ -37,21 +38,30 @@ def adtr(dtype: str):
 
 def gtrans(dtype: str):
     """GTrans's, whose student has BatchNorm layers, on random images and features of AGN."""
-    layout = Layout(blocks=(1, 1, 1, 1), bottleneck=None)
-    rngs, options = nnx.Rngs(0), {"structure": "decoder", "blocks": 1, "query_from": "agn"}
-    model = GTrans(ResNet(layout, rngs=rngs), (2, 3, 4), **options, dtype=dtype, rngs=rngs)
-    graph, *start = nnx.split(model, nnx.Param, nnx.BatchStat)
-
-    def loss(params, statistics, batch):
-        pixels, f_g = batch.rows
-        model = nnx.merge(graph, params, statistics, copy=True)
-        values = guidance_loss(f_g, model(pixels, f_g, batch.weight))
-        return values, nnx.state(model, nnx.BatchStat)
-
+    LAYOUTS["resnet-18"] = Layout(blocks=(1, 1, 1, 1), bottleneck=None)
+    settings = GtransSettings(backbone="resnet-18", image_size=32, blocks=1, dtype=dtype)
+    detector = Gtrans.create(backbones.create("resnet-18", rngs=nnx.Rngs(0)), settings)
     rng = np.random.default_rng(0)
     shapes = [(8, 64), (4, 128), (2, 256)]
     f_g = tuple(rng.gamma(1.0, 1.0, size=(IMAGES, n, n, c)).astype(dtype) for n, c in shapes)
-    return loss, tuple(start), (rng.integers(0, 255, (IMAGES, 32, 32, 3), dtype=np.uint8), f_g)
+    images = rng.integers(0, 255, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    return detector.loss, (detector.params, detector.statistics), (images, f_g)
+
+
+def depthwise(dtype: str):
+    """A layer whose gradient is written by hand."""
+    layer = ConvNorm(
+        *(6, 6, 5), stride=2, padding=(1, 2), depthwise=True, epsilon=1e-3, rngs=nnx.Rngs(0)
+    )
+    graph, *start = nnx.split(layer, nnx.Param, nnx.BatchStat)
+
+    def loss(params, statistics, batch):
+        layer = nnx.merge(graph, params, statistics, copy=True)
+        values = jnp.square(layer(batch.rows, batch.weight) - batch.rows[:, :-1:2, :-1:2])
+        return values.mean(axis=(1, 2, 3)), nnx.state(layer, nnx.BatchStat)
+
+    images = np.random.default_rng(0).normal(size=(IMAGES, 9, 9, 6)).astype(dtype)
+    return loss, tuple(start), images
 
 
 def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
@@ -74,7 +84,7 @@ def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
 
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
-    runs = ((adtr, "float32"), (adtr, "float64"), (gtrans, "float64"))
+    runs = ((adtr, "float32"), (adtr, "float64"), (gtrans, "float64"), (depthwise, "float64"))
     curves = {
         f"{method.__name__} {dtype} {devices}": curve(method, dtype, devices)
         for method, dtype in runs

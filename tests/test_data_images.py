@@ -39,6 +39,18 @@ def test_resize_is_pillows_bilinear(noise: Path) -> None:
     assert np.abs(images[0] - (weights @ ramp @ weights.T)[..., None]).max() <= 1
 
 
+def test_crop_keeps_the_centre_of_image_and_mask(noise: Path, tmp_path: Path) -> None:
+    """GTrans's 256 px, of which 224 are kept: 16 px fall off on every side."""
+    marked = np.random.default_rng(1).integers(0, 2, (37, 53), np.uint8) * 255
+    Image.fromarray(marked).save(tmp_path / "mask.png")
+    samples = [sample(noise, tmp_path / "mask.png")]
+    whole = Image.open(noise).resize((256, 256), Image.Resampling.BILINEAR)
+    nearest = Image.fromarray(marked).resize((256, 256), Image.Resampling.NEAREST)
+    images, masks = (load(samples, 224, 0.875) for load in (load_images, load_masks))
+    np.testing.assert_array_equal(images[0], np.asarray(whole)[16:240, 16:240])
+    np.testing.assert_array_equal(masks[0], np.asarray(nearest)[16:240, 16:240] > 127)
+
+
 @pytest.mark.parametrize("size", [1, 32, 224])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_any_size_to_any_size(noise: Path, size: int, mode: str) -> None:

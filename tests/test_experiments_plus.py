@@ -97,6 +97,14 @@ def test_unknown_anomalies(common):
     )
 
 
+def test_an_odd_batch_is_refused_before_anything_is_trained(common, tmp_path):
+    flags = [*common[:2], f"--out={tmp_path}", *common[3:]]
+    result = run(*flags, "--anomalies=confetti", "--batch_size=15")
+    assert result.returncode == 2
+    assert "error: --batch_size=15 must be even: half of each batch is anomalous" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tsne_needs_masks(common, tmp_path):
     write_category(tmp_path / "data/stripes", wide=8, masks=False)
     flags = ["--category=stripes", f"--data={tmp_path / 'data'}", f"--out={tmp_path}", *common[3:]]

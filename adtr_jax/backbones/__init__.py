@@ -1,4 +1,4 @@
-"""The frozen ImageNet networks: names -> Flax modules that return logits and five taps.
+"""The ImageNet networks: names -> Flax modules that return logits and five taps.
 
 Importing this package imports no JAX, so that a command line can list `NAMES` at once.
 """

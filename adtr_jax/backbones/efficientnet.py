@@ -77,7 +77,7 @@ class MBConv(nnx.Module):
     ) -> Float[Array, "b h2 w2 c2"]:
         """The block's raw output: no activation after the projection or the residual.
 
-        `weight` is as in `Backbone.stage`.
+        `weight` is as in `Backbone.taps`.
         """
         y = x if self.expand is None else self.expand(x, weight)
         y = self.depthwise(y, weight)

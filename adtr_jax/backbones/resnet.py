@@ -62,7 +62,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], weight: Float[Array, "b"] | None = None
     ) -> Float[Array, "b h2 w2 c2"]:
-        """The block's output, after the sum's activation; `weight` as in `Backbone.stage`."""
+        """The block's output, after the sum's activation; `weight` as in `Backbone.taps`."""
         y = x
         for convolution in self.convolutions:
             y = convolution(y, weight)

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -51,13 +52,11 @@ class Gtrans(Detector):
         """The images, and AGN's features of them: F_G never changes."""
         order = np.random.default_rng(self.settings.seed).permutation(len(images))
         out = min(round(self.settings.held_out * len(images)), len(images) - 1)
-
-        def rows(chosen: np.ndarray) -> Rows:
-            part = images[np.sort(chosen)]
-            return part, features.compute_layers(self.backbone, part, self.settings, mesh)
-
-        held_out = rows(order[:out]) if out else None
-        return self, TrainingData(rows(order[out:]), len(images) - out, held_out)
+        kept = len(images) - out
+        images = images[np.concatenate([np.sort(order[:kept]), np.sort(order[kept:])])]
+        rows = images, features.compute_layers(self.backbone, images, self.settings, mesh)
+        held_out = jax.tree.map(lambda array: array[kept:], rows) if out else None
+        return self, TrainingData(jax.tree.map(lambda array: array[:kept], rows), kept, held_out)
 
     def loss(
         self, params: Params, statistics: Statistics, batch: Batch
