@@ -251,9 +251,13 @@ GTRANS: Mapping[Preset, GtransSettings] = {
         image_size=160,
         crop=1.0,
         epochs=150,
-        max_steps=300,
+        max_steps=240,
+        batch_size=16,
         schedule="cosine",
+        held_out=0.0,
         placement="centres",
+        coefficient="half",
+        fusion="P4",
     ),
 }
 Presets = Mapping[Method, Mapping[Preset, Settings]]
