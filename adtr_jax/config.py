@@ -255,6 +255,7 @@ GTRANS: Mapping[Preset, GtransSettings] = {
         batch_size=16,
         schedule="cosine",
         held_out=0.0,
+        query_from="trans",
         placement="centres",
         coefficient="half",
         fusion="P4",
