@@ -114,22 +114,28 @@ def test_tsne_needs_masks(common, tmp_path):
     assert not (tmp_path / "stripes").exists()
 
 
-@pytest.mark.parametrize(
-    ("study", "rows"),
-    [
-        ("attention", ["CNN", "w/o Attn", "w/o Query", "full"]),
-        ("target", ["pixels", "features"]),
-    ],
-)
-def test_ablation(study, rows, common, tmp_path):
-    flags = [common[0], common[1], f"--out={tmp_path}", *common[3:], "--epochs=1"]
-    result = run(f"--study={study}", *flags, module="experiments.ablation")
+def test_ablation(common, data, tmp_path):
+    """A study of one category; then of two, of which one fails: no mean is compared with others."""
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "stripes").symlink_to(data / "stripes")
+    flags = [f"--data={root}", f"--out={tmp_path}", *common[3:], "--epochs=1", "--study=target"]
+    result = run("--category=stripes", *flags, module="experiments.ablation")
     assert result.returncode == 0, result.stderr
     table = result.stdout[result.stdout.rindex("pixel  ") :]
-    for row in rows:
+    for row in ("pixels", "features", "97.2", "91.3"):
         assert row in table
-    assert "97.2" in table
-    assert (tmp_path / study / "pixel_auroc.png").stat().st_size > 5_000
+    folder = tmp_path / "target"
+    assert {path.name for path in folder.iterdir()} == {
+        *("pixels", "features", "results.json", "pixel_auroc.png")
+    }
+    assert (folder / "pixel_auroc.png").stat().st_size > 5_000
+    (root / "broken/train/good").mkdir(parents=True)
+    (root / "broken/train/good/0.png").write_bytes(b"no image")
+    result = run("--category=all", *flags, module="experiments.ablation")
+    assert result.returncode == 1
+    assert "pixels    failed: broken failed" in result.stdout
+    assert "features  failed: broken failed" in result.stdout
 
 
 def test_ablation_survives_a_failing_row(common, tmp_path):
