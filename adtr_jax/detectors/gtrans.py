@@ -36,16 +36,21 @@ class Gtrans(Detector):
     @classmethod
     def create(cls, backbone: Backbone, settings: GtransSettings) -> "Gtrans":
         """See `Detector`; Trans is a network of the backbone's kind with random weights."""
-        rngs = nnx.Rngs(settings.seed)
-        model = GTrans(
-            backbones.create(settings.backbone, rngs=rngs),
-            settings.layers,
-            structure=settings.structure,
-            blocks=settings.blocks,
-            query_from=settings.query_from,
-            dtype=jnp.dtype(settings.dtype),
-            rngs=rngs,
-        )
+
+        def make() -> GTrans:
+            rngs = nnx.Rngs(settings.seed)
+            return GTrans(
+                backbones.create(settings.backbone, rngs=rngs),
+                settings.layers,
+                structure=settings.structure,
+                blocks=settings.blocks,
+                query_from=settings.query_from,
+                dtype=jnp.dtype(settings.dtype),
+                rngs=rngs,
+            )
+
+        # One program: drawn one by one, the kernels' shapes are compiled one by one.
+        model = nnx.jit(make)()
         return cls(backbone, settings, *nnx.split(model, nnx.Param, nnx.BatchStat))
 
     def training_data(self, images: Images, mesh: Mesh) -> "tuple[Gtrans, TrainingData]":
