@@ -11,6 +11,7 @@ what a file may call is a function of ours that makes a small object and checks 
 Instruction set: CPython's `pickletools`, protocols 2 to 5.
 """
 
+import abc
 import io
 import pickletools
 import types
@@ -32,11 +33,11 @@ def kind(value: Any) -> str:
     return type(value).__name__
 
 
-class PickleMachine:
+class PickleMachine(abc.ABC):
     """A stack, the stacks below the open marks, and the memo.
 
     A subclass says what its files may hold: `names`, `instructions`, `max_instructions`, and the
-    methods that raise NotImplementedError here.
+    abstract methods.
     """
 
     names: ClassVar[Mapping[str, Any]]
@@ -50,25 +51,25 @@ class PickleMachine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
+    @abc.abstractmethod
     def refuse(self, what: str) -> NoReturn:
         """Raise the error about a file that asks for what no such file needs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def key(self, value: Any) -> Hashable:
         """Return what stands for `value` as a dictionary's key, safe to hash.
 
         Raises:
             TypeError: if such files have no such key.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def build(self, target: Any, state: Any) -> None:
         """Give an object its state.
 
         Raises:
             TypeError: if such files have no such object.
         """
-        raise NotImplementedError
 
     def run(self, stream: bytes | io.BytesIO) -> Any:
         """Interpret one pickle.

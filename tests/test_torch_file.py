@@ -2,11 +2,11 @@
 
 import importlib
 import io
-import os
 import pickle
 import random
 import re
 import struct
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -262,4 +262,4 @@ def test_files_that_cannot_be_loaded(tmp_path, monkeypatch):
 
 def test_reading_does_not_import_torch():
     code = "import sys, conversion.torch_file; assert not {'torch', 'jax'} & set(sys.modules)"
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

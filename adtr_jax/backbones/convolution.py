@@ -196,7 +196,7 @@ def _forward(
 def _backward(
     stride: int, padding: Padding, residuals: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
-    """The gradient of both; what XLA makes of the sum itself takes five times as long."""
+    """The gradient of both, in two fifths of the time that the derivative of the sum takes."""
     x, kernel = residuals
     size = kernel.shape[0]
 
@@ -245,9 +245,9 @@ def _kernel_gradient(x: Array, dy: Array, size: int, stride: int) -> Array:
         rows = lax.dynamic_slice(x, (image, i * stride, 0, 0), (1, size, x.shape[2], c))[0]
         dy_row = lax.dynamic_slice(dy, (image, i, 0, 0), (1, 1, w, c))[0, 0].astype(full)
         shifted = [
-            lax.slice(rows[a], (b, 0), (b + span, c), (stride, 1))
-            for a in range(size)
-            for b in range(size)
+            lax.slice(rows[k], (j, 0), (j + span, c), (stride, 1))
+            for k in range(size)
+            for j in range(size)
         ]
         return [total + part * dy_row for total, part in zip(sums, shifted, strict=True)], None
 
