@@ -16,8 +16,9 @@ from flax import nnx
 
 from adtr_jax import losses
 from adtr_jax.models.adtr import ADTR
+from adtr_jax.rows import Part
 from adtr_jax.sharding import device_mesh, place
-from adtr_jax.train import TrainState, compile_epoch
+from adtr_jax.train import TrainState, compile_steps
 from benchmarks.timing import interleaved
 from benchmarks.torch_adtr import TorchADTR
 
@@ -44,17 +45,17 @@ def jax_step(tokens: int, batch: int, rate: float):
 
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
     mesh = device_mesh()
-    epoch = compile_epoch(loss, optimiser, 0, mesh)
+    epoch = compile_steps(loss, optimiser, 0, mesh)
     side = int(tokens**0.5)
     features = jax.random.normal(jax.random.key(0), (batch, side, side, CHANNELS))
-    order = jnp.tile(jnp.arange(batch), (STEPS, 1))
-    weight = jnp.ones((STEPS, batch))
+    order = np.tile(np.arange(batch, dtype=np.int32), (STEPS, 1))
+    weight = np.ones((STEPS, batch), np.float32)
     state = TrainState(params, None, optimiser.init(params), jnp.int32(0))
     state, features = place((state, features), mesh)
 
     def call() -> None:
         nonlocal state
-        state, values = epoch(state, features, order, weight)
+        state, values = epoch(state, Part(features, order, weight))
         jax.block_until_ready((state, values))
 
     return call
