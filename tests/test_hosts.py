@@ -1,0 +1,164 @@
+"""Two processes, as on two machines: the numbers of one, one that dies, and how the run goes on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from stripes import ROOT, write_category
+
+from adtr_jax import hosts
+from adtr_jax.errors import InputError
+
+EPOCHS = 100
+# ADTR in small, so that what is between the processes takes most of the time.
+COMMAND = """
+import runpy
+from adtr_jax.models import adtr
+adtr.WIDTH, adtr.HEADS, adtr.LAYERS, adtr.HIDDEN = 32, 4, 1, 64
+runpy.run_module("experiments.mvtec", run_name="__main__", alter_sys=True)
+"""
+FLAGS = [
+    *("--category=stripes", "--backbone=pixels", "--image_size=64", "--layers", "4"),
+    *("--preset=fast", "--dropout=0.1", "--batch_size=6", f"--epochs={EPOCHS}"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("data")
+    write_category(folder / "stripes", wide=8)
+    return f"--data={folder}"
+
+
+@contextmanager
+def pair(flags: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """The command in two processes, each with two devices and flags of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-c", COMMAND, *FLAGS, *own),
+                f"--hosts=localhost:{port},{index}/2",
+            ],
+            cwd=ROOT,
+            env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, own in enumerate(flags)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Status, stdout and stderr of both."""
+    texts = [process.communicate(timeout=240) for process in processes]
+    return [(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
+
+
+def wait_for_epoch(log: Path, epoch: int) -> None:
+    """Until the log has so many lines."""
+    end = time.monotonic() + 240
+    while not log.exists() or len(log.read_text().splitlines()) < epoch:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def losses(log: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def test_two_processes_get_the_numbers_of_one_though_they_are_stopped_and_killed(data, tmp_path):
+    one = [sys.executable, "-c", COMMAND, *FLAGS, data, f"--out={tmp_path / 'one'}"]
+    subprocess.run(one, cwd=ROOT, check=True, timeout=240)
+    # Only the first process writes: the second one's folder could be on another machine.
+    flags = [[data, f"--out={tmp_path / name}"] for name in ("two", "nothing")]
+    log = tmp_path / "two/stripes/log.jsonl"
+
+    with pair(flags) as processes:  # a signal to either stops both
+        wait_for_epoch(log, 2)
+        processes[1].send_signal(signal.SIGTERM)
+        for status, _, stderr in ends(processes):
+            assert status == 130
+            assert "and saved in" in stderr.splitlines()[-1]
+    stopped = len(losses(log))
+    assert 2 <= stopped < EPOCHS - 4
+
+    with pair(flags) as processes:  # a dead one ends the other
+        wait_for_epoch(log, stopped + 2)
+        start = time.monotonic()
+        processes[1].kill()
+        _, stderr = processes[0].communicate(timeout=60)
+        assert time.monotonic() - start < 30
+        assert processes[0].returncode == 1
+        assert "error: another process has ended, or the network to it is gone" in stderr
+        assert "Traceback" not in stderr
+
+    with pair(flags) as processes:  # and the same command goes on
+        (status, stdout, stderr), (other, silent, _) = ends(processes)
+        assert (status, other) == (0, 0), stderr
+    assert "stripes" in stdout.splitlines()[-1]
+    assert "AUROC" not in silent
+    assert not (tmp_path / "nothing").exists()
+
+    theirs = losses(tmp_path / "one/stripes/log.jsonl")
+    assert losses(log) == pytest.approx(theirs, rel=1e-4)
+    assert losses(log)[:3] == pytest.approx(theirs[:3], rel=1e-6)
+    metrics = [
+        json.loads((tmp_path / name / "stripes/metrics.json").read_text())
+        for name in ("one", "two")
+    ]
+    assert metrics[0]["image_auroc"] > 0.9
+    assert metrics[1] == pytest.approx(metrics[0], abs=1e-4)
+    scores = [(tmp_path / name / "stripes/scores.csv").read_text() for name in ("one", "two")]
+    assert scores[0].count("\n") == scores[1].count("\n") == 17
+
+
+def test_what_one_process_finds_wrong_all_say(data, tmp_path):
+    """The second one has a damaged image."""
+    other = tmp_path / "data"
+    write_category(other / "stripes", wide=8)
+    (other / "stripes/train/good/015.png").write_bytes(b"no image")
+    flags = [[data, f"--out={tmp_path}"], [f"--data={other}", f"--out={tmp_path}"]]
+    with pair(flags) as processes:
+        for status, _, stderr in ends(processes):
+            assert status == 2
+            last = stderr.strip().splitlines()[-1]
+            assert last.startswith(f"error: {other / 'stripes/train/good/015.png'}")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nowhere", "--hosts=nowhere is neither auto nor ADDRESS:PORT,INDEX/COUNT, such as"),
+        ("localhost:1,2/2", "--hosts=localhost:1,2/2: the processes count from 0, so 2/2 is none"),
+    ],
+)
+def test_an_address_that_makes_no_sense(where, message):
+    with pytest.raises(InputError, match=message):
+        hosts.join(where)
+
+
+def test_shares_are_contiguous_and_complete(monkeypatch):
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 4)
+    parts = [hosts.share_of(process, 6) for process in range(4)]
+    assert parts == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 6)]
+    assert [hosts.share_of(3, total) for total in (0, 3, 4)] == [
+        *(slice(0, 0), slice(3, 3), slice(3, 4))
+    ]
