@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 from adtr_jax import backbones
 from adtr_jax.backbones.convolution import (
     ConvNorm,
-    convolution,
+    by_hand,
     depthwise_convolution,
+    native_convolution,
     shifted_sum,
 )
 from adtr_jax.backbones.efficientnet import EfficientNet, same_padding
@@ -262,7 +263,7 @@ def test_shifted_sum_is_the_convolution_with_its_gradients(size, stride, padding
         return shifted_sum(x, kernel, stride, padding)
 
     def native(x, kernel):
-        return convolution(x, kernel, stride, padding, groups=6)
+        return native_convolution(x, kernel, stride, padding, groups=6)
 
     differentiate = jax.jit(jax.grad(value, argnums=(1, 2), has_aux=True), static_argnums=0)
     for found, expected in zip(
@@ -270,6 +271,25 @@ def test_shifted_sum_is_the_convolution_with_its_gradients(size, stride, padding
         jax.tree.leaves(differentiate(native, x, kernel)),
         strict=True,
     ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "size, stride, padding, side",
+    [(3, 1, (1, 1), 8), (7, 2, (3, 3), 16), (3, 2, (0, 1), 11), (5, 3, (2, 1), 9)],
+)
+def test_gradient_by_hand_is_the_convolutions(size, stride, padding, side):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, side, side, 5), np.float32))
+    kernel = jnp.asarray(rng.standard_normal((size, size, 5, 7), np.float32))
+    y = native_convolution(x, kernel, stride, padding)
+    dy = jnp.asarray(rng.standard_normal(y.shape, np.float32))
+
+    def gradients(form):
+        value, pull = jax.vjp(lambda x, kernel: form(x, kernel, stride, padding), x, kernel)
+        return value, *pull(dy)
+
+    for found, expected in zip(gradients(by_hand), gradients(native_convolution), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

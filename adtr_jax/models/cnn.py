@@ -15,6 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
+from adtr_jax.backbones.convolution import convolution
 from adtr_jax.models.adtr import WIDTH
 from adtr_jax.models.attention import dense, layer_norm
 from adtr_jax.models.dropout import dropout
@@ -26,21 +27,13 @@ class ConvNorm(nnx.Module):
     """3x3 convolution d -> d, zero-padded and without bias, then LayerNorm over the channels."""
 
     def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            WIDTH,
-            WIDTH,
-            (3, 3),
-            padding=1,
-            use_bias=False,
-            dtype=dtype,
-            param_dtype=jnp.float32,
-            kernel_init=nnx.initializers.he_normal(),
-            rngs=rngs,
-        )
+        self.dtype = dtype
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, WIDTH, WIDTH)))
         self.norm = layer_norm(WIDTH, dtype, rngs)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-        return self.norm(self.conv(x))
+        kernel = self.kernel[...].astype(self.dtype)
+        return self.norm(convolution(x.astype(self.dtype), kernel, 1, (1, 1)))
 
 
 class Block(nnx.Module):
