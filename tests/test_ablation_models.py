@@ -126,7 +126,7 @@ def dependence(model, shape):
     def shifted(step):
         return model(f + step.reshape(1, *shape, 1) * direction).reshape(-1, CHANNELS)
 
-    jacobian = jax.jit(jax.jacfwd(shifted))(jnp.zeros(shape[0] * shape[1]))
+    jacobian = jax.jit(jax.jacrev(shifted))(jnp.zeros(shape[0] * shape[1]))
     return np.abs(np.asarray(jacobian)).max(axis=1)
 
 
