@@ -1,8 +1,12 @@
 """ADTR put together from PyTorch's own layers: the reference that our model must equal."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from flax import nnx
 from torch import nn
+
+if TYPE_CHECKING:  # PyTorch alone is timed and weighed without JAX beside it
+    from flax import nnx
 
 
 class Layer(nn.Module):
@@ -74,8 +78,10 @@ def flax_name_values(model: TorchADTR, grad: bool = False) -> dict[str, torch.Te
     return out
 
 
-def load_into(model: nnx.Module, values: dict[str, torch.Tensor]) -> None:
+def load_into(model: "nnx.Module", values: dict[str, torch.Tensor]) -> None:
     """Copies the reference's parameters into our model, one for one."""
+    from flax import nnx
+
     state = nnx.state(model, nnx.Param)
     flat = nnx.to_flat_state(state)
     names = {".".join(map(str, path)) for path, _ in flat}
