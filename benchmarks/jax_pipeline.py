@@ -9,20 +9,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from adtr_jax import backbones, detectors, features, train
+from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.images import load_images
 from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.detectors.detector import Detector
+from adtr_jax.scoring import image_score
 from adtr_jax.sharding import device_mesh, place
 from benchmarks.sizes import Sizes
+
+
+def mesh() -> Mesh:
+    """One device, as PyTorch uses."""
+    return device_mesh(1)
 
 
 def full_precision(sizes: Sizes) -> None:
     """float32 products in float32, as in the experiments; bfloat16 as the device likes."""
     precision = "highest" if sizes.dtype == "float32" else "default"
     jax.config.update("jax_default_matmul_precision", precision)
+
+
+def random_backbone(name: str) -> Backbone:
+    """The network with random kernels and everything else 1, made without compiling anything."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: backbones.create(name, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if len(leaf.shape) < 2:
+            return jnp.ones(leaf.shape, leaf.dtype)
+        scale = np.sqrt(leaf.shape[-1] / np.prod(leaf.shape))
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map(draw, state))
 
 
 def extractor(detector: Detector) -> tuple[Callable[..., jax.Array], nnx.State]:
@@ -36,9 +58,23 @@ def extractor(detector: Detector) -> tuple[Callable[..., jax.Array], nnx.State]:
     return extract, jax.device_put(state)
 
 
+def predictor(detector: Detector) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Any]:
+    """A compiled function of its second result and of pixels, which `Detector.score` wraps."""
+    graph, backbone_state = nnx.split(detector.backbone)
+
+    @jax.jit
+    def score(state: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        backbone_state, params, statistics = state
+        backbone = nnx.merge(graph, backbone_state)
+        positions, maps = detector.maps(backbone, params, statistics, pixels)
+        return maps, image_score(positions, maps, detector.settings.image_score)
+
+    return score, jax.device_put((backbone_state, detector.params, detector.statistics))
+
+
 def training_images(detector: Detector, images: np.ndarray) -> tuple[Detector, train.TrainingData]:
     """The features of a category's images, and the detector fitted to them."""
-    return detector.training_data(images, device_mesh())
+    return detector.training_data(images, mesh())
 
 
 def training(detector: Detector, data: train.TrainingData) -> Any:
@@ -49,7 +85,7 @@ def training(detector: Detector, data: train.TrainingData) -> Any:
             (detector.params, detector.statistics),
             data,
             settings=detector.settings,
-            mesh=device_mesh(),
+            mesh=mesh(),
             directory=Path(directory),
             label="benchmark",
         )[0]
@@ -58,13 +94,20 @@ def training(detector: Detector, data: train.TrainingData) -> Any:
 def predict(detector: Detector, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Image files -> score maps `[n s s]` and image scores `[n]`, on the host."""
     samples = [Sample(file.name, file, GOOD) for file in files]
-    return detector.score(load_images(samples, detector.settings.image_size), device_mesh())
+    return detector.score(load_images(samples, detector.settings.image_size), mesh())
 
 
 def untrained(settings: AdtrSettings) -> Detector:
     """A detector whose backbone has shapes and no weights, for it is not called."""
     backbone = nnx.eval_shape(lambda: backbones.create(settings.backbone, rngs=nnx.Rngs(0)))
     return detectors.create(backbone, settings)
+
+
+def random_features(detector: Detector, batch: int) -> np.ndarray:
+    """F `[b h w c]` for `training_epoch`, of mean 0 and spread 1."""
+    side = detector.settings.tokens_per_side
+    width = features.channels(detector.backbone, detector.settings.layers)
+    return np.random.default_rng(0).standard_normal((batch, side, side, width), np.float32)
 
 
 def training_epoch(
@@ -75,11 +118,11 @@ def training_epoch(
     Returns:
         The compiled program, its first state, which it overwrites, and its other arguments.
     """
-    mesh, settings = device_mesh(), detector.settings
+    devices, settings = mesh(), detector.settings
     optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))
-    epoch = train.compile_epoch(detector.loss, optimiser, settings.seed, mesh)
+    epoch = train.compile_epoch(detector.loss, optimiser, settings.seed, devices)
     params, statistics = jax.tree.map(jnp.copy, (detector.params, detector.statistics))
     state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
     order = np.tile(np.arange(len(f), dtype=np.int32), (steps, 1))
     arguments = (f, order, np.ones((steps, len(f)), np.float32))
-    return epoch, place(state, mesh), place(arguments, mesh)
+    return epoch, place(state, devices), place(arguments, devices)

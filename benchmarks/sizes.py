@@ -56,6 +56,18 @@ class Sizes:
             epochs=self.epochs,
         )
 
+    def step_settings(self, tokens: int, batch: int) -> AdtrSettings:
+        """The paper's settings with images of so many tokens."""
+        side = round(tokens**0.5)
+        size = max(16 * side, 32)
+        return AdtrSettings(
+            backbone=self.backbone,
+            image_size=size,
+            token_stride=size // side,
+            batch_size=batch,
+            dtype=self.dtype,
+        )
+
     def save(self, path: Path) -> None:
         """Writes them for a job in a process of its own."""
         path.write_text(json.dumps(dataclasses.asdict(self)))
@@ -72,13 +84,13 @@ class Sizes:
 QUICK = Sizes(
     backbone="efficientnet-b0",
     image_size=64,
-    feature_batches=(1, 2),
-    train_steps=((4, 4), (16, 2)),
+    feature_batches=(2,),
+    train_steps=((4, 4),),
     images=4,
     batch_size=2,
     epochs=2,
     file_size=96,
-    prediction_batches=(1, 3),
+    prediction_batches=(1,),
     maps=6,
     repeats=1,
     long_repeats=1,

@@ -7,11 +7,14 @@ import jax
 import numpy as np
 import torch
 
-from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors.detector import Detector
-from adtr_jax.features import channels
 from benchmarks import torch_pipeline
-from benchmarks.jax_pipeline import full_precision, training_epoch, untrained
+from benchmarks.jax_pipeline import (
+    full_precision,
+    random_features,
+    training_epoch,
+    untrained,
+)
 from benchmarks.rows import Row
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Way, compare
@@ -25,7 +28,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
     """One row for each number of tokens and images."""
     full_precision(sizes)
     for tokens, batch in sizes.train_steps:
-        detector = untrained(settings_of(sizes, tokens, batch))
+        detector = untrained(sizes.step_settings(tokens, batch))
         f = random_features(detector, batch)
         ways: dict[str, Way | str] = {
             "jax": jax_way(detector, f),
@@ -38,26 +41,6 @@ def measure(sizes: Sizes) -> Iterator[Row]:
             for way, value in calls.torch.items()
         }
         yield Row(f"train step, n = {tokens}, b = {batch}", calls.jax / STEPS, seconds, TARGET)
-
-
-def settings_of(sizes: Sizes, tokens: int, batch: int) -> AdtrSettings:
-    """The paper's settings with an image of so many tokens."""
-    side = round(tokens**0.5)
-    size = max(16 * side, 32)
-    return AdtrSettings(
-        backbone=sizes.backbone,
-        image_size=size,
-        token_stride=size // side,
-        batch_size=batch,
-        dtype=sizes.dtype,
-    )
-
-
-def random_features(detector: Detector, batch: int) -> np.ndarray:
-    """F `[b h w c]`, of mean 0 and spread 1."""
-    side = detector.settings.tokens_per_side
-    width = channels(detector.backbone, detector.settings.layers)
-    return np.random.default_rng(0).standard_normal((batch, side, side, width), np.float32)
 
 
 def jax_way(detector: Detector, f: np.ndarray) -> Way:
