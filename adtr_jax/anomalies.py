@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -23,6 +23,15 @@ Chunk = tuple[UInt8[np.ndarray, "n s s 3"], Bool[np.ndarray, "n s s"] | None]
 class Anomalies(Protocol):
     """Anomalous images with masks, or all without."""
 
+    @property
+    def masked(self) -> bool:
+        """Whether they have masks."""
+        ...
+
+    def count(self, normal: int) -> int:
+        """How many there are, for so many normal images."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """What a run's parameters depend on, as JSON values."""
         ...
@@ -40,9 +49,15 @@ class Synthetic:
     variants: int
     seed: int
 
+    masked: ClassVar[bool] = True
+
+    def count(self, normal: int) -> int:
+        """See `Anomalies`."""
+        return self.variants * normal
+
     def identity(self) -> dict[str, Any]:
         """See `Anomalies`."""
-        return {"anomalies": self.kind, "variants": self.variants}
+        return {"anomalies": self.kind, "variants": self.variants, "seed": self.seed}
 
     def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
         """See `Anomalies`: one variant of every image after the other."""
@@ -56,6 +71,16 @@ class Labelled:
 
     images: UInt8[np.ndarray, "m s s 3"]
     masks: Bool[np.ndarray, "m s s"] | None
+
+    @property
+    def masked(self) -> bool:
+        """See `Anomalies`."""
+        return self.masks is not None
+
+    def count(self, normal: int) -> int:
+        """See `Anomalies`."""
+        del normal
+        return len(self.images)
 
     def identity(self) -> dict[str, Any]:
         """See `Anomalies`."""

@@ -5,43 +5,70 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from adtr_jax import hosts
 from adtr_jax.errors import InputError
 
 KEEP = 3  # the last few, in case the newest is damaged
 
 
 class Checkpoints:
-    """The numbered checkpoints of one run, each written to a temporary folder and then renamed."""
+    """The numbered checkpoints of one run, each written to a temporary folder and then renamed.
+
+    Where there are several processes, the first one alone reads and writes them, so that no folder
+    needs to be shared.
+    """
 
     def __init__(self, directory: Path):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it touches
         self.directory = directory.resolve()
-        # Synchronous: the training step donates its buffers, and a save takes half a second.
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, enable_async_checkpointing=False, create=True
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager: ocp.CheckpointManager | None = None
+        if hosts.first():
+            # Synchronous: the training step donates its buffers, and a save takes half a second.
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEEP,
+                enable_async_checkpointing=False,
+                create=not hosts.several(),
+                multiprocessing_options=_alone(),
+            )
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def epochs(self) -> list[int]:
-        """The epochs after which a checkpoint was saved, the last one first."""
-        return sorted(self._manager.all_steps(), reverse=True)
+    def __enter__(self) -> "Checkpoints":
+        return self
 
-    def save(self, epoch: int, state: Any) -> None:
-        """Saves a pytree of arrays as the checkpoint of `epoch`."""
-        if epoch not in self._manager.all_steps():
-            self._manager.save(epoch, args=ocp.args.StandardSave(state))
+    def __exit__(self, *error: object) -> None:
+        if self._manager:  # ends Orbax's threads
+            self._manager.close()
 
-    def restore(self, epoch: int, like: Any) -> Any:
-        """The checkpoint of `epoch`, with the structure, shapes and devices of `like`.
+    def last(self, state: Any) -> tuple[int, Any]:
+        """The epochs that were trained, and the state after them; 0 and `state` for a new run.
+
+        Args:
+            state: has the structure and shapes of what was saved.
 
         Raises:
             InputError: the checkpoint is damaged or of another model; names its folder.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        done = 0
+        with hosts.together():
+            if self._manager:
+                done = max(self._manager.all_steps(), default=0)
+                state = self._restored(self._manager, done, state) if done else state
+        done = int(hosts.from_first(np.int32(done)))
+        return done, hosts.from_first(state) if done else state
+
+    def save(self, epoch: int, state: Any) -> None:
+        """Saves a pytree of arrays as the checkpoint of `epoch`."""
+        if self._manager and epoch not in self._manager.all_steps():
+            self._manager.save(epoch, args=ocp.args.StandardSave(hosts.local(state)))
+
+    def _restored(self, manager: ocp.CheckpointManager, epoch: int, like: Any) -> Any:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
         try:
-            return self._manager.restore(epoch, args=ocp.args.StandardRestore(target))
+            return manager.restore(epoch, args=ocp.args.StandardRestore(target))
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise InputError(
                 f"{self.directory / str(epoch)}: the checkpoint cannot be read "
@@ -49,6 +76,9 @@ class Checkpoints:
                 "from the one before"
             ) from error
 
-    def close(self) -> None:
-        """Ends Orbax's threads."""
-        self._manager.close()
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Keeps Orbax from waiting for the other processes."""
+    if not hosts.several():
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,15 +16,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
-from adtr_jax import backbones, detectors, figures, metrics, plots, report, run_folder, train
+from adtr_jax import backbones, detectors, figures, hosts, metrics, plots, report, run_folder, train
 from adtr_jax.anomalies import Anomalies
 from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
 from adtr_jax.data.images import load_images, load_masks
-from adtr_jax.data.samples import Category
+from adtr_jax.data.samples import Category, Sample
 from adtr_jax.detectors.adtr import Adtr
 from adtr_jax.detectors.adtr_plus import AdtrPlus, token_labels
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
+from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.files import write_atomically
 from adtr_jax.sharding import device_mesh
 
@@ -33,7 +34,10 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Task(Generic[S]):
-    """One category, read and checked: what a model is trained and tested on, and the devices."""
+    """One category, read and checked: what a model is trained and tested on, and where.
+
+    Every process has all images; what is computed of them is shared out.
+    """
 
     category: Category
     settings: S
@@ -49,16 +53,20 @@ class Task(Generic[S]):
         Args:
             category: the images.
             settings: how to train and score.
-            devices: how many of this process's devices to use; None: all.
+            devices: how many of each process's devices to use; None: all.
 
         Raises:
             InputError: a bad image or mask, or fewer devices than that.
         """
         mesh = device_mesh(devices)
-        size, crop = settings.image_size, settings.crop
-        images = load_images(category.train, size, crop)
-        test_images = load_images(category.test, size, crop)
-        masks = load_masks(category.test, size, crop) if category.has_masks else None
+
+        def read(load: Callable[..., np.ndarray], samples: tuple[Sample, ...]) -> np.ndarray:
+            with hosts.together():  # decoding is shared out too
+                own = load(samples[hosts.share(len(samples))], settings.image_size, settings.crop)
+            return hosts.gather(own, len(samples))
+
+        images, test_images = (read(load_images, part) for part in (category.train, category.test))
+        masks = read(load_masks, category.test) if category.has_masks else None
         return cls(category, settings, images, test_images, masks, mesh)
 
     @property
@@ -96,7 +104,14 @@ class Result(NamedTuple):
     detector: Detector
 
 
-def run(task: Task, weights: Path, directory: Path, *, retrain: bool = False) -> Result:
+def run(
+    task: Task,
+    weights: Path,
+    directory: Path,
+    *,
+    retrain: bool = False,
+    memory: int | None = None,
+) -> Result:
     """Trains on a category's normal images, tests on its test images, and writes the results.
 
     A run that was stopped goes on; a finished one is only evaluated again.
@@ -106,13 +121,15 @@ def run(task: Task, weights: Path, directory: Path, *, retrain: bool = False) ->
         weights: the folder of converted backbone weights.
         directory: gets all that `run_folder.PARTS` lists.
         retrain: forget what the directory holds, and train from the start.
+        memory: bytes that cached features may take, on the host and on each device; larger ones go
+            to a folder beside `directory`. None: two fifths of what is free.
 
     Raises:
         InputError: missing or damaged weights, or a directory that holds a run with other settings
             or images.
         Stopped: on Ctrl-C, after saving.
     """
-    this = _Run(task, directory)
+    this = _Run(task, directory, memory)
     return this.evaluated(this.normal_only(weights, retrain=retrain))
 
 
@@ -124,6 +141,7 @@ def run_plus(
     directory: Path,
     *,
     retrain: bool = False,
+    memory: int | None = None,
 ) -> tuple[Result, Result]:
     """ADTR+: goes on from the normal-only model, which is trained first if need be.
 
@@ -134,6 +152,7 @@ def run_plus(
         weights: the folder of converted backbone weights.
         directory: the folder of this run.
         retrain: forget what `directory` holds; the normal-only model stays as it is.
+        memory: as for `run`.
 
     Returns:
         The results of ADTR and of ADTR+, on the same test images.
@@ -145,15 +164,16 @@ def run_plus(
     if not isinstance(task.settings, AdtrSettings):
         raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
     plus.settings(task.settings)  # before anything is trained: do the settings go together?
-    before = _Run(task, normal_only)
+    before = _Run(task, normal_only, memory)
     adtr = cast(Adtr, before.normal_only(weights, retrain=False))
     metrics = before.measured(*adtr.score(task.test_images, before.mesh))
     improved = AdtrPlus.of(adtr, plus, anomalies)
-    this = _Run(task, directory)
-    model = sha256((normal_only / run_folder.MODEL).read_bytes()).hexdigest()
+    this = _Run(task, directory, memory)
+    # Only the first process is sure to see the file, and only it makes the claim.
+    model = before.digest() if hosts.first() else ""
     identity = task.identity(weights) | anomalies.identity() | {"normal_only_model": model}
     identity |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
-    run_folder.claim(directory, identity, retrain=retrain)
+    this.claim(identity, retrain=retrain)
     result = this.evaluated(this.trained(improved))
     return Result(metrics, before.timings, adtr), result
 
@@ -164,14 +184,16 @@ def save_tsne(detector: Adtr, task: Task, path: Path) -> None:
     anomalous = token_labels(task.required_masks, detector.settings.tokens_per_side)
     vectors, labels = plots.sample_differences(differences, anomalous, task.settings.seed)
     scores = np.linalg.norm(vectors, axis=-1)
-    plots.save_tsne(path, vectors, labels, scores, task.settings.seed)
+    if hosts.first():
+        plots.save_tsne(path, vectors, labels, scores, task.settings.seed)
 
 
 class _Run:
     """One training and its evaluation, in one folder."""
 
-    def __init__(self, task: Task, directory: Path):
+    def __init__(self, task: Task, directory: Path, memory: int | None):
         self.task, self.directory = task, directory
+        self.cache = FeatureCache(directory.parent / ".features", memory)
         self.model = directory / run_folder.MODEL
         self.mesh = task.mesh
         self.timings: dict[str, float] = {}
@@ -182,16 +204,26 @@ class _Run:
     def normal_only(self, weights: Path, *, retrain: bool) -> Detector:
         """The detector of a finished run, or of the run that is now started or goes on."""
         settings = self.task.settings
-        backbone = backbones.load(settings.backbone, weights)
-        run_folder.claim(self.directory, self.task.identity(weights), retrain=retrain)
+        with hosts.together():
+            backbone = backbones.load(settings.backbone, weights)
+        self.claim(self.task.identity(weights), retrain=retrain)
         return self.trained(detectors.create(backbone, settings))
+
+    def claim(self, identity: Mapping[str, Any], *, retrain: bool) -> None:
+        """See `run_folder.claim`."""
+        with hosts.together():
+            if hosts.first():
+                run_folder.claim(self.directory, identity, retrain=retrain)
 
     def trained(self, detector: Detector) -> Detector:
         """The detector with what this folder's run has learned, now or earlier."""
-        if self.model.exists():
-            return detector.load(self.model)
+        if hosts.largest(hosts.first() and self.model.exists()):
+            with hosts.together():
+                held = detector.load(self.model) if hosts.first() else detector
+            params, statistics = hosts.from_first((held.params, held.statistics))
+            return dataclasses.replace(detector, params=params, statistics=statistics)
         with self.timed("features"):
-            detector, data = detector.training_data(self.task.images, self.mesh)
+            detector, data = detector.training_data(self.task.images, self.mesh, self.cache)
         with self.timed("training"):
             params, statistics = train.fit(
                 detector.loss,
@@ -201,11 +233,17 @@ class _Run:
                 mesh=self.mesh,
                 directory=self.directory,
                 label=self.directory.name,
+                limit=self.cache.limit,
             )
             detector = dataclasses.replace(detector, params=params, statistics=statistics)
             detector = detector.calibrated(data, self.mesh)
-        detector.save(self.model)
+        if hosts.first():
+            detector.save(self.model)
         return detector
+
+    def digest(self) -> str:
+        """The hash of the finished model's file."""
+        return sha256(self.model.read_bytes()).hexdigest()
 
     def measured(
         self, maps: Float[np.ndarray, "m s s"], scores: Float[np.ndarray, "m"]
@@ -216,11 +254,22 @@ class _Run:
 
     def evaluated(self, detector: Detector) -> Result:
         """Scores the test images, and writes metrics, scores and pictures to the folder."""
-        task, directory = self.task, self.directory
         with self.timed("scoring"):
-            maps, scores = detector.score(task.test_images, self.mesh)
+            maps, scores = detector.score(self.task.test_images, self.mesh)
         with self.timed("metrics"):
             values = self.measured(maps, scores)
+        if hosts.first():
+            self.write(maps, scores, values)
+        return Result(values, self.timings, detector)
+
+    def write(
+        self,
+        maps: Float[np.ndarray, "m s s"],
+        scores: Float[np.ndarray, "m"],
+        values: dict[str, float],
+    ) -> None:
+        """Writes metrics, scores, pictures and timings to the folder."""
+        task, directory = self.task, self.directory
         with self.timed("pictures"):
             rows = [
                 report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
@@ -235,7 +284,6 @@ class _Run:
         file = directory / "timings.json"  # a run that is only evaluated again keeps the others
         earlier = json.loads(file.read_text()) if file.exists() else {}
         write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")
-        return Result(values, self.timings, detector)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

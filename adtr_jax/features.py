@@ -1,18 +1,22 @@
 """Multi-scale features of the frozen backbone: taps -> resize, concatenate -> [b h w c]."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
+from adtr_jax import hosts
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings, Settings
 from adtr_jax.resize import resize
-from adtr_jax.sharding import in_batches
+from adtr_jax.rows import Share
+from adtr_jax.sharding import in_own_batches
 
 
 def layers(
@@ -45,17 +49,41 @@ def extract(
 
 
 def compute(
-    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: AdtrSettings, mesh: Mesh
+    backbone: Backbone,
+    images: UInt8[np.ndarray, "n s s 3"],
+    settings: AdtrSettings,
+    mesh: Mesh,
+    out: Float[np.ndarray, "n h w c"] | None = None,
 ) -> Float[np.ndarray, "n h w c"]:
-    """What `extract` makes of all images, on the host; once, for nothing before it trains."""
-    return _of_all(lambda *arguments: (extract(*arguments),), backbone, images, settings, mesh)[0]
+    """What `extract` makes of these images, on this process's devices; written to `out` if given.
+
+    Once, for nothing before the reconstruction trains.
+    """
+
+    def function(*arguments: Any) -> tuple[Array]:
+        return (extract(*arguments),)
+
+    arrays = None if out is None else [out]
+    return _of_all(function, backbone, images, settings, mesh=mesh, out=arrays)[0]
 
 
 def compute_layers(
-    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: Settings, mesh: Mesh
+    backbone: Backbone,
+    images: UInt8[np.ndarray, "n s s 3"],
+    settings: Settings,
+    mesh: Mesh,
+    out: list[np.ndarray] | None = None,
 ) -> tuple[Float[np.ndarray, "n _ _ _"], ...]:
-    """What `layers` makes of all images, as `compute` does."""
-    return tuple(_of_all(layers, backbone, images, settings, mesh))
+    """What `layers` makes of these images, as `compute` does."""
+    return tuple(_of_all(layers, backbone, images, settings, mesh=mesh, out=out))
+
+
+def layer_shapes(backbone: Backbone, settings: Settings) -> list[tuple[int, ...]]:
+    """h_l, w_l and c_l of the maps that `layers` makes of an image."""
+    size = settings.image_size
+    pixels = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    maps = jax.eval_shape(lambda pixels: layers(backbone, pixels, settings), pixels)
+    return [tuple(map.shape[1:]) for map in maps]
 
 
 def _of_all(
@@ -63,7 +91,9 @@ def _of_all(
     backbone: Backbone,
     images: UInt8[np.ndarray, "n s s 3"],
     settings: Settings,
+    *,
     mesh: Mesh,
+    out: list[np.ndarray] | None,
 ) -> list[np.ndarray]:
     """The extractor's maps of all images, batch by batch."""
     graph, state = nnx.split(backbone)
@@ -72,7 +102,24 @@ def _of_all(
         return extractor(nnx.merge(graph, state), pixels, settings)
 
     size = settings.batch_size
-    return in_batches(function, state, images, mesh, batch_size=size, label="features")
+    return in_own_batches(function, state, images, mesh, batch_size=size, label="features", out=out)
+
+
+def identity(
+    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: Settings
+) -> dict[str, Any]:
+    """What the features of these images depend on, as JSON values: the key of a `FeatureCache`."""
+    weights = hashlib.sha256()
+    for leaf in jax.tree.leaves(nnx.state(backbone)):
+        weights.update(np.asarray(leaf).tobytes())
+    return {
+        "backbone": settings.backbone,
+        "weights": weights.hexdigest(),
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "layers": list(settings.layers),
+        "dtype": settings.dtype,
+        "processes": [jax.process_index(), jax.process_count()],
+    }
 
 
 def token_pixels(backbone: Backbone, settings: AdtrSettings) -> tuple[float, float]:
@@ -111,14 +158,21 @@ class Statistics(NamedTuple):
         return (features - self.mean) / self.std
 
 
-def statistics(features: Float[np.ndarray, "n h w c"]) -> Statistics:
-    """The statistics of the training features.
+def statistics(features: Share) -> Statistics:
+    """The statistics of the training features `[n h w c]`, the same in every process.
 
     A backbone's channels differ in spread by more than a factor of ten, so that a few of them
     dominate the raw loss and the raw score.
     """
-    mean = features.mean(axis=(0, 1, 2), dtype=np.float64)
-    std = features.std(axis=(0, 1, 2), dtype=np.float64)
+    own = [
+        (f.mean(axis=(0, 1), dtype=np.float64), f.var(axis=(0, 1), dtype=np.float64))
+        for f in features.arrays
+    ]
+    channels = features.arrays.shape[-1]
+    images = hosts.gather(np.array(own).reshape(len(own), 2, channels), features.total)
+    mean = images[:, 0].mean(axis=0)
+    # The variance within the images, and that of their means.
+    std = np.sqrt(images[:, 1].mean(axis=0) + images[:, 0].var(axis=0))
     return Statistics(
         mean.astype(np.float32), np.where(std > 1e-6 * std.max(), std, 1.0).astype(np.float32)
     )

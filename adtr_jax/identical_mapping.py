@@ -27,6 +27,7 @@ from adtr_jax.errors import InputError
 from adtr_jax.experiment import Task
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
 from adtr_jax.plots import LayerStudy
+from adtr_jax.rows import Share
 from adtr_jax.scoring import image_score, score_map, token_scores
 
 Layer = TypeVar("Layer", LinearLayer, AttentionLayer)
@@ -64,7 +65,7 @@ class Data(NamedTuple):
             )
         mesh, settings = task.mesh, task.settings
         f = features.compute(backbone, task.images, settings, mesh)
-        statistics = features.statistics(f)
+        statistics = features.statistics(Share(f, len(f)))
         test = features.compute(backbone, task.test_images, settings, mesh)
         anomalous = token_labels(task.masks, settings.tokens_per_side)
         return cls(

@@ -1,6 +1,7 @@
 """What a training run says while it runs: a progress bar, a JSONL file and TensorBoard events."""
 
 import json
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -8,6 +9,7 @@ from types import TracebackType
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from adtr_jax import hosts
 from adtr_jax.files import write_atomically
 
 
@@ -20,16 +22,26 @@ class TrainingLog:
         done: epochs already trained; later lines, of a run that was killed, are dropped.
         images: in one epoch.
         label: names the progress bar.
+
+    Of several processes, the first one alone writes.
     """
 
     def __init__(self, directory: Path, epochs: int, done: int, images: int, label: str):
-        path = directory / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        write_atomically(path, "".join(f"{line}\n" for line in lines[:done]))
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=done + 1)
+        path, writes = directory / "log.jsonl", hosts.first()
+        if writes:
+            lines = path.read_text().splitlines() if path.exists() else []
+            write_atomically(path, "".join(f"{line}\n" for line in lines[:done]))
+        self._file = (path if writes else Path(os.devnull)).open("a")
+        self._events = SummaryWriter(
+            str(directory / "tensorboard"), purge_step=done + 1, write_to_disk=writes
+        )
         self._bar = tqdm(
-            total=epochs, initial=done, desc=label, unit="epoch", mininterval=0.2, disable=None
+            total=epochs,
+            initial=done,
+            desc=label,
+            unit="epoch",
+            mininterval=0.2,
+            disable=None if writes else True,
         )
         self._epochs, self._images = epochs, images
         self._ends = [time.perf_counter()]

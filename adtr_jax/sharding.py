@@ -1,4 +1,4 @@
-"""One mesh axis over all devices: every device works on its part of each batch."""
+"""One mesh axis over all devices of all processes: each works on its part of every batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,23 +6,38 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 from tqdm import tqdm
 
+from adtr_jax import hosts
 from adtr_jax.errors import InputError
 
 AXIS = "data"
 
 
 def device_mesh(count: int | None = None) -> Mesh:
-    """A one-axis mesh over the first `count` devices of this process (default: all of them).
+    """A one-axis mesh over the first `count` devices of every process (default: all of them).
 
     Raises:
-        InputError: there are not as many.
+        InputError: there are not as many, or the processes have different numbers of devices.
     """
-    devices = jax.local_devices()
-    if count is not None and not 0 < count <= len(devices):
-        raise InputError(f"--devices={count} must be from 1 to {len(devices)}: so many there are")
-    return Mesh(np.array(devices[:count]), (AXIS,))
+    own = len(jax.local_devices())
+    if count is not None and not 0 < count <= own:
+        raise InputError(f"--devices={count} must be from 1 to {own}: so many there are")
+    devices = [
+        [device for device in jax.devices() if device.process_index == process][:count]
+        for process in range(jax.process_count())
+    ]
+    if len({len(of_one) for of_one in devices}) > 1:
+        numbers = ", ".join(str(len(of_one)) for of_one in devices)
+        raise InputError(f"the processes have {numbers} devices: give --devices=N, the least")
+    return Mesh(np.array(devices).reshape(-1), (AXIS,))
+
+
+def own_devices(mesh: Mesh) -> Mesh:
+    """The mesh of this process's devices alone."""
+    own = [device for device in mesh.devices if device.process_index == jax.process_index()]
+    return Mesh(np.array(own), (AXIS,))
 
 
 def per_device(
@@ -45,15 +60,58 @@ def split(axis: int = 0) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, AXIS)
 
 
+def place_parts(tree: Any, mesh: Mesh) -> Any:
+    """Puts every process's own rows on its devices, in equal parts.
+
+    The processes have equally many rows, a multiple of their devices.
+    """
+    sharding = NamedSharding(mesh, split())
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
+
+
 def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
-    """Puts the arrays of a pytree on the devices of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    """Puts the arrays of a pytree, the same on every process, on the devices of the mesh."""
+    sharding = NamedSharding(mesh, spec)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> Array:
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree)
 
 
 def in_batches(
     function: Callable, state: Any, rows: Any, mesh: Mesh, *, batch_size: int, label: str
 ) -> list[np.ndarray]:
-    """Applies `function(state, batch)` to all rows, batch by batch, sharded over the devices.
+    """Applies `function(state, batch)` to all rows: a share in every process, batch by batch.
+
+    Args:
+        function, state, batch_size, label: as for `in_own_batches`.
+        rows: arrays `[n, ...]`, one row an image, the same in every process.
+
+    Returns:
+        The function's outputs for all n images, in every process.
+    """
+    n = len(jax.tree.leaves(rows)[0])
+    part = hosts.share(n)
+    own = jax.tree.map(lambda array: array[part], rows)
+    outputs = in_own_batches(function, state, own, mesh, batch_size=batch_size, label=label)
+    return [hosts.gather(np.asarray(output), n) for output in outputs]
+
+
+def in_own_batches(
+    function: Callable,
+    state: Any,
+    rows: Any,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    label: str,
+    out: list[np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """Applies `function(state, batch)` to this process's rows, over its devices.
 
     Every batch has the same size, so that one program serves all; the last one is filled up with
     its last row and the surplus dropped.
@@ -62,31 +120,38 @@ def in_batches(
         function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
         state: the same on all devices.
         rows: arrays `[n, ...]` on the host, one row an image.
-        batch_size: images a batch over all devices; rounded up to a multiple of their number.
+        mesh: all devices.
+        batch_size: images a batch over these devices; rounded up to a multiple of their number.
         label: names the progress bar.
+        out: arrays for the outputs.
 
     Returns:
-        The function's outputs for all n images, on the host.
+        The function's outputs for all n images, on the host: `out`, if it is given.
     """
+    mesh = own_devices(mesh)
     n = len(jax.tree.leaves(rows)[0])
-    size = -(-min(batch_size, n) // mesh.size) * mesh.size
+    size = -(-min(batch_size, max(n, 1)) // mesh.size) * mesh.size  # a share may be empty
     compiled = per_device(function, mesh, (replicated, split()), split())
     state = place(state, mesh)
-    parts, pending = [], None
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows)
+    shapes = jax.eval_shape(compiled, state, like)
+    outputs = out or [np.empty((n, *shape.shape[1:]), shape.dtype) for shape in shapes]
+    pending: list[tuple[slice, tuple]] = []
+
+    def fetch() -> None:
+        part, results = pending.pop(0)
+        for output, result in zip(outputs, results, strict=True):
+            output[part] = np.asarray(result)[: part.stop - part.start]
+        progress.update(part.stop - part.start)
+
     with tqdm(total=n, desc=label, unit="image", leave=False, disable=None) as progress:
         for start in range(0, n, size):
-            count = min(size, n - start)
-            index = np.pad(np.arange(start, start + count), (0, size - count), mode="edge")
+            part = slice(start, min(start + size, n))
+            index = np.minimum(np.arange(start, start + size), n - 1)
             batch = jax.tree.map(lambda array, index=index: array[index], rows)
-            current = compiled(state, place(batch, mesh, split())), count
-            if pending:  # fetched while the devices work on the next batch
-                parts.append(_fetch(*pending))
-                progress.update(pending[1])
-            pending = current
+            pending.append((part, compiled(state, place(batch, mesh, split()))))
+            if len(pending) > 1:  # fetched while the devices work on the next batch
+                fetch()
         if pending:
-            parts.append(_fetch(*pending))
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-
-
-def _fetch(outputs: tuple, count: int) -> list[np.ndarray]:
-    return [np.asarray(x)[:count] for x in outputs]
+            fetch()
+    return outputs

@@ -14,10 +14,12 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt32
 
+from adtr_jax import hosts
 from adtr_jax.checkpoint import Checkpoints
 from adtr_jax.config import Settings
 from adtr_jax.log import TrainingLog
 from adtr_jax.models.dropout import seeds
+from adtr_jax.rows import Part, Rows, Share, draw
 from adtr_jax.sampling import Sampling
 from adtr_jax.sharding import AXIS, per_device, place, replicated, split
 
@@ -34,12 +36,12 @@ class TrainingData(NamedTuple):
     Attributes:
         rows: the images, the normal ones first.
         normal: how many are normal; where others follow them, each batch is half of these.
-        held_out: rows of normal images that are not trained on; their loss is logged.
+        held_out: normal images that are not trained on; their loss is logged.
     """
 
-    rows: Data
+    rows: Share
     normal: int
-    held_out: Data | None = None
+    held_out: Share | None = None
 
 
 class Batch(NamedTuple):
@@ -97,23 +99,21 @@ def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.Gradie
     return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.adam(schedule))
 
 
-def compile_epoch(
+def compile_steps(
     loss: Loss, optimiser: optax.GradientTransformation, seed: int, mesh: Mesh
-) -> Callable[..., tuple[TrainState, Float[Array, "steps"]]]:
-    """One epoch as one compiled program over all devices of the mesh.
+) -> Callable[[TrainState, Part], tuple[TrainState, Float[Array, "steps"]]]:
+    """The steps of an epoch, or of a part of it, as one compiled program over all devices.
 
-    The program takes `(state, data, order [steps b], weight [steps b])` as `Sampling.epoch` draws
-    them, and returns the new state (the old one is donated) and the loss of every step. The data
-    are on every device, which takes its part of each batch from them; the result does not depend on
-    the number of devices, dropout included.
+    The program takes the state and the steps' rows, and returns the new state (the old one is
+    donated) and the loss of every step. The result does not depend on the number of devices,
+    dropout included.
     """
 
     def one_step(
-        state: TrainState, data: Data, index: Array, weight: Array
+        state: TrainState, data: Data, order: Array, weight: Array
     ) -> tuple[TrainState, Array]:
-        position = jax.lax.axis_index(AXIS) * len(index) + jnp.arange(len(index))
-        rows = jax.tree.map(lambda array: array[index], data)
-        batch = Batch(rows, seeds(seed, state.step, position), weight)
+        position = jax.lax.axis_index(AXIS) * len(weight) + jnp.arange(len(weight))
+        batch = Batch(draw(data, order), seeds(seed, state.step, position), weight)
 
         def batch_loss(params: Params) -> tuple[Array, Statistics]:
             # The mean over the global batch: its gradient is that of all devices together.
@@ -127,41 +127,48 @@ def compile_epoch(
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, statistics, opt_state, state.step + 1), value
 
-    def epoch(
-        state: TrainState,
-        data: Data,
-        order: Int32[Array, "steps b"],
-        weight: Float[Array, "steps b"],
+    def steps(
+        state: TrainState, data: Data, order: Int32[Array, "steps b"], weight: Array
     ) -> tuple[TrainState, Float[Array, "steps"]]:
         return jax.lax.scan(
             lambda state, batch: one_step(state, data, *batch), state, (order, weight)
         )
 
-    specs = (replicated, replicated, split(1), split(1))
-    return per_device(epoch, mesh, specs, (replicated, replicated), donate=(0,))
+    compiled = per_device(steps, mesh, _SPECS, (replicated, replicated), donate=(0,))
+    return lambda state, part: compiled(state, *_placed(part, mesh))
 
 
 def compile_validation(
-    loss: Loss, data: Data, batch_size: int, mesh: Mesh
+    loss: Loss, held_out: Share, batch_size: int, mesh: Mesh, limit: int | None = None
 ) -> Callable[[TrainState], float]:
     """The mean loss of images that are not trained on, as a function of the state."""
-    count = len(jax.tree.leaves(data)[0])
-    data = place(data, mesh)
-    batches = Sampling(count, 0, batch_size, seed=0).epoch(0, mesh.size)
+    rows = Rows(held_out, mesh, limit)
+    order, weight = Sampling(held_out.total, 0, batch_size, seed=0).epoch(0, mesh.size)
 
-    def whole(state: TrainState, data: Data, order: Array, weight: Array) -> Array:
+    def steps(state: TrainState, data: Data, order: Array, weight: Array) -> Array:
         def one(total: Array, batch: tuple[Array, Array]) -> tuple[Array, None]:
-            index, weight = batch
-            rows = jax.tree.map(lambda array: array[index], data)
-            values, _ = loss(state.params, state.statistics, Batch(rows, None, None))
+            order, weight = batch
+            values, _ = loss(state.params, state.statistics, Batch(draw(data, order), None, None))
             return total + jax.lax.psum(jnp.sum(values * weight), AXIS), None
 
-        return jax.lax.scan(one, jnp.zeros(()), (order, weight))[0] / count
+        return jax.lax.scan(one, jnp.zeros(()), (order, weight))[0]
 
-    specs = (replicated, replicated, split(1), split(1))
-    compiled = per_device(whole, mesh, specs, replicated)
-    order, weight = place(batches, mesh, split(1))
-    return lambda state: float(compiled(state, data, order, weight))
+    compiled = per_device(steps, mesh, _SPECS, replicated)
+
+    def validate(state: TrainState) -> float:
+        parts = rows.parts(order, weight)
+        return sum(float(compiled(state, *_placed(part, mesh))) for part in parts) / held_out.total
+
+    return validate
+
+
+# State, rows, order and weight.
+_SPECS = (replicated, split(), replicated, split(1))
+
+
+def _placed(part: Part, mesh: Mesh) -> tuple[Data, Array, Array]:
+    """A part of an epoch, all of it on the devices."""
+    return part.rows, place(part.order, mesh), place(part.weight, mesh, split(1))
 
 
 def fit(
@@ -173,6 +180,7 @@ def fit(
     mesh: Mesh,
     directory: Path,
     label: str,
+    limit: int | None = None,
 ) -> tuple[Params, Statistics]:
     """Trains a model on cached data and returns what it has learned; resumes a killed run.
 
@@ -182,55 +190,58 @@ def fit(
         data: what to train on.
         settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
         mesh: the devices to train on.
-        directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`.
+        directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`, from the first process.
         label: names the progress bar.
+        limit: bytes of each device that the data may take; None: what `memory` says.
 
     Raises:
-        Stopped: on Ctrl-C or SIGTERM, after saving.
+        Stopped: on Ctrl-C or SIGTERM in any process, after saving.
         InputError: a damaged checkpoint.
     """
-    anomalous = len(jax.tree.leaves(data.rows)[0]) - data.normal
+    anomalous = data.rows.total - data.normal
     sampling = Sampling(data.normal, anomalous, settings.batch_size, settings.seed)
     epochs = settings.epochs_of(sampling.steps)
     schedule = learning_rate(settings, epochs, sampling.steps)
     optimiser = make_optimiser(settings, schedule)
     params, statistics = jax.tree.map(jnp.copy, start)  # the steps overwrite their buffers
     state = TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
-    state = place(state, mesh)
-    checkpoints = Checkpoints(directory / "checkpoints")
-    done = max(checkpoints.epochs(), default=0)
-    if done:
-        state = checkpoints.restore(done, state)
-    if done < epochs:
-        epoch = compile_epoch(loss, optimiser, settings.seed, mesh)
-        rows = place(data.rows, mesh)
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        done, state = checkpoints.last(state)
+        state = place(state, mesh)
+        if done == epochs:
+            return hosts.local((state.params, state.statistics))
+        run = compile_steps(loss, optimiser, settings.seed, mesh)
+        rows = Rows(data.rows, mesh, limit)
         validate = None
         if data.held_out is not None:
-            validate = compile_validation(loss, data.held_out, settings.batch_size, mesh)
+            validate = compile_validation(loss, data.held_out, settings.batch_size, mesh, limit)
         log = TrainingLog(directory, epochs, done, sampling.images, label)
         with log, _Interrupt() as interrupt:
             saved = time.monotonic()
             for number in range(done + 1, epochs + 1):
                 order, weight = sampling.epoch(number, mesh.size)
-                state, losses = epoch(state, rows, *place((order, weight), mesh, split(1)))
+                losses = []
+                for part in rows.parts(order, weight):
+                    state, values = run(state, part)
+                    losses.append(values)
                 rate = float(schedule(number * sampling.steps - 1))
                 log.epoch(number, _mean(losses, weight), rate, validate and validate(state))
-                last = number == epochs
-                if last or interrupt.asked or time.monotonic() - saved >= SAVE_SECONDS:
+                stop = hosts.largest(interrupt.asked)
+                if number == epochs or stop or time.monotonic() - saved >= SAVE_SECONDS:
                     checkpoints.save(number, state)
                     saved = time.monotonic()
-                if interrupt.asked:
+                if stop:
                     raise Stopped(
                         f"stopped after epoch {number} of {epochs} and saved in "
                         f"{checkpoints.directory}; the same command, without --retrain, goes on"
                     )
-    checkpoints.close()
-    return state.params, state.statistics
+    return hosts.local((state.params, state.statistics))
 
 
-def _mean(losses: Array, weight: np.ndarray) -> float:
+def _mean(losses: list[Array], weight: np.ndarray) -> float:
     """The mean loss of an epoch's images, the smaller last batch counted as what it is."""
-    return float(np.average(np.asarray(losses, np.float64), weights=weight.sum(axis=1)))
+    values = np.concatenate([np.asarray(part, np.float64) for part in losses])
+    return float(np.average(values, weights=weight.sum(axis=1)))
 
 
 class _Interrupt:

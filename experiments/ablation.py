@@ -92,7 +92,7 @@ def _gtrans_rows() -> dict[str, Rows]:
 
 def run(command: Ablation) -> bool:
     """Runs a study; a row that fails does not keep the others from running."""
-    from adtr_jax import paper, paper_gtrans, plots, report
+    from adtr_jax import hosts, paper, paper_gtrans, plots, report
     from adtr_jax.files import write_atomically
 
     study = command.study
@@ -114,6 +114,8 @@ def run(command: Ablation) -> bool:
         try:
             _, measured = measure(names, read, this)
         except Exception as error:  # whatever it is, the other rows are not to blame
+            if hosts.lost(error):
+                raise
             results[row] = failure(error)
             print(f"{row}: {results[row]}", file=sys.stderr)
             continue
@@ -122,8 +124,10 @@ def run(command: Ablation) -> bool:
         results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)
     printed = (paper_gtrans if command.method == "gtrans" else paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
-    write_atomically(folder / "results.json", json.dumps(by_category, indent=2) + "\n")
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
+    if not hosts.first():
+        return len(done) == len(results)
+    write_atomically(folder / "results.json", json.dumps(by_category, indent=2) + "\n")
     common = report.mean(results)  # the metrics that all rows have
     beside = {row.metric: row.values for row in printed if row.metric in common}
     for metric in beside or ({"image_auroc"} & common.keys()):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import tyro
 
@@ -43,7 +43,13 @@ class Command:
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
     devices: int | None = None
-    """How many of this machine's devices to use: all of them, if it is not given."""
+    """How many of each machine's devices to use: all of them, if it is not given."""
+    hosts: Annotated[str | None, tyro.conf.arg(metavar="auto|ADDRESS:PORT,INDEX/COUNT")] = None
+    """Several machines: start the same command on all of them. auto on TPU VMs and under SLURM;
+    else the first one's address, and which this one is: 10.0.0.1:1234,0/2."""
+    memory: Annotated[float | None, tyro.conf.arg(metavar="GB")] = None
+    """What cached features may take, of the main memory as of each device: two fifths of what is
+    free, if it is not given. Larger ones go to files in OUT/.features."""
     retrain: bool = False
     """Train again, even if the folder holds a finished run or part of one."""
     anomalies: str | None = None
@@ -105,7 +111,13 @@ def main(
             plus=PLUS.get(named, PLUS[preset]),
             out=default.out if chosen == method else Path(f"{default.out}_{chosen}"),
         )
-        return 0 if run(parse(type(default), words, prog=prog, default=default)) else 1
+        command = parse(type(default), words, prog=prog, default=default)
+        if command.hosts is not None:
+            from adtr_jax import hosts
+
+            hosts.join(command.hosts)
+            return 0 if hosts.until_one_fails(lambda: run(command)) else 1
+        return 0 if run(command) else 1
 
     return guarded(action, "interrupted; the same command, without --retrain, goes on")
 
@@ -162,6 +174,7 @@ def measure(
         InputError: options that do not go together, weights that cannot be had, or what the only
             category raises.
     """
+    from adtr_jax import hosts
     from adtr_jax.sharding import device_mesh
 
     before: Results = {}
@@ -170,12 +183,15 @@ def measure(
         flag = "anomalies" if command.anomalies else "tsne"
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={command.method}")
     device_mesh(command.devices)  # raises before anything is downloaded, read or trained
-    ensure_weights(command.settings.backbone, command.weights)
+    with hosts.together():
+        ensure_weights(command.settings.backbone, command.weights)
     for name in names:
         try:
-            _run_one(read(name), command, before, results, read_anomalies)
+            with hosts.together():
+                category, chosen = _read(name, read, command, read_anomalies)
+            _run_one(category, chosen, command, before, results)
         except Exception as error:  # whatever it is, the other categories are not to blame
-            if len(names) == 1:
+            if len(names) == 1 or hosts.lost(error):
                 raise
             results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
@@ -200,32 +216,53 @@ def failure(error: Exception) -> str:
     return kind + " ".join(str(error).split())
 
 
+def _read(
+    name: str,
+    read: Callable[[str], "Category"],
+    command: Command,
+    read_anomalies: ReadAnomalies | None,
+) -> "tuple[Category, Choice | None]":
+    """The category, and the anomalies that are asked for."""
+    from adtr_jax import anomalies
+
+    category = read(name)
+    if command.anomalies is None:
+        return category, None
+    choose = read_anomalies or anomalies.read
+    chosen = choose(command.anomalies, category, command.settings, command.plus)
+    return chosen.category, chosen
+
+
 def _run_one(
     category: "Category",
+    chosen: "Choice | None",
     command: Command,
     before: Results,
     results: Results,
-    read_anomalies: ReadAnomalies | None,
 ) -> None:
     """Runs one category and notes its metrics."""
-    from adtr_jax import anomalies, experiment
+    from adtr_jax import experiment
 
-    settings, plus = command.settings, command.plus
-    chosen = None
-    if command.anomalies is not None:
-        choose = read_anomalies or anomalies.read
-        chosen = choose(command.anomalies, category, settings, plus)
-    task = experiment.Task.read(chosen.category if chosen else category, settings, command.devices)
+    task = experiment.Task.read(category, command.settings, command.devices)
     if command.tsne:
         _ = task.required_masks  # before anything is trained
     directory = command.out / category.name
+    memory = None if command.memory is None else int(1e9 * command.memory)
     if chosen is None:
-        result = experiment.run(task, command.weights, directory, retrain=command.retrain)
+        result = experiment.run(
+            task, command.weights, directory, retrain=command.retrain, memory=memory
+        )
     else:
         start = (task, directory)
         directory = command.out / f"{category.name}+{chosen.name}"
         normal_only, result = experiment.run_plus(
-            start, chosen.anomalies, plus, command.weights, directory, retrain=command.retrain
+            start,
+            chosen.anomalies,
+            command.plus,
+            command.weights,
+            directory,
+            retrain=command.retrain,
+            memory=memory,
         )
         before[category.name] = normal_only.metrics
     if command.tsne:

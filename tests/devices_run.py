@@ -17,8 +17,9 @@ from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.gtrans import Gtrans
 from adtr_jax.models.adtr import ADTR
+from adtr_jax.rows import Rows, Share
 from adtr_jax.sampling import Sampling
-from adtr_jax.sharding import device_mesh, place, split
+from adtr_jax.sharding import device_mesh, place
 
 EPOCHS = 6
 IMAGES = 20
@@ -70,15 +71,15 @@ def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
     loss, start, data = method(dtype)
     params, statistics = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
-    epoch = train.compile_epoch(loss, optimiser, 0, mesh)
+    run = train.compile_steps(loss, optimiser, 0, mesh)
     state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
-    state, data = place((state, data), mesh)
+    state, rows = place(state, mesh), Rows(Share(data, IMAGES), mesh)
     values: list[float] = []
     for number in range(1, EPOCHS + 1):
         order, weight = Sampling(IMAGES, 0, batch_size=6, seed=0).epoch(number, devices)
-        batches = place((order, weight.astype(dtype)), mesh, split(1))
-        state, steps = epoch(state, data, *batches)
-        values += np.asarray(steps, np.float64).tolist()
+        for part in rows.parts(order, weight.astype(dtype)):
+            state, steps = run(state, part)
+            values += np.asarray(steps, np.float64).tolist()
     return values, [float(leaf.mean()) for leaf in jax.tree.leaves(state.statistics)]
 
 

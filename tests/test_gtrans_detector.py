@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from adtr_jax import backbones, features, scoring, train, weighted_map
 from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.gtrans import Gtrans
+from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.models.gtrans import guidance_loss
 from adtr_jax.sharding import device_mesh
 from adtr_jax.train import Batch
@@ -47,13 +49,14 @@ def call(model, pixels, f_g):
 @pytest.fixture(scope="module")
 def prepared(detector, images):
     """The training data of the images, and the detector calibrated with them."""
-    _, data = detector.training_data(images, device_mesh())
+    _, data = detector.training_data(images, device_mesh(), FeatureCache(Path()))
     return data, detector.calibrated(data, device_mesh())
 
 
 def test_a_quarter_of_the_images_is_held_out(prepared, images):
     data, _ = prepared
-    (kept, f_g), (held_out, f_held) = data.rows, data.held_out
+    assert (data.rows.total, data.held_out.total) == (6, 2)
+    (kept, f_g), (held_out, f_held) = data.rows.arrays, data.held_out.arrays
     assert (len(kept), len(held_out), data.normal) == (6, 2, 6)
     both = {image.tobytes() for image in (*kept, *held_out)}
     assert both == {image.tobytes() for image in images}
@@ -70,7 +73,7 @@ def test_trans_holds_no_layers_that_it_does_not_use(detector):
 
 def test_loss_in_evaluation_is_equation_14_of_what_the_model_returns(detector, prepared):
     data, _ = prepared
-    rows = (jnp.asarray(data.rows[0]), tuple(map(jnp.asarray, data.rows[1])))
+    rows = (jnp.asarray(data.rows.arrays[0]), tuple(map(jnp.asarray, data.rows.arrays[1])))
     values, statistics = detector.loss(
         detector.params, detector.statistics, Batch(rows, None, None)
     )
@@ -86,7 +89,7 @@ def test_loss_in_evaluation_is_equation_14_of_what_the_model_returns(detector, p
 def test_calibration_and_scores_are_equations_15_to_19(prepared, images):
     data, calibrated = prepared
     model = nnx.merge(calibrated.graph, calibrated.params, calibrated.statistics)
-    pixels, f_g = jnp.asarray(data.rows[0]), tuple(map(jnp.asarray, data.rows[1]))
+    pixels, f_g = jnp.asarray(data.rows.arrays[0]), tuple(map(jnp.asarray, data.rows.arrays[1]))
     pairs = list(zip(f_g, call(model, pixels, f_g), strict=True))
     a_mse, a_cos = (
         np.stack([distance(g, m) for g, m in pairs], axis=1)
@@ -131,7 +134,7 @@ def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(
     """Half of the epochs are lost, as if the run had been killed, and done again."""
     monkeypatch.setattr(train, "SAVE_SECONDS", 0)
     settings = dataclasses.replace(SETTINGS, epochs=4)
-    _, data = detector.training_data(images, device_mesh())
+    _, data = detector.training_data(images, device_mesh(), FeatureCache(Path()))
 
     def fit(directory):
         start = (detector.params, detector.statistics)

@@ -15,6 +15,7 @@ import pytest
 from adtr_jax import train
 from adtr_jax.config import AdtrSettings, GtransSettings, Plus
 from adtr_jax.errors import InputError
+from adtr_jax.rows import Part, Share
 from adtr_jax.sharding import device_mesh
 
 SCRIPT = Path(__file__).parent / "training_run.py"
@@ -191,10 +192,10 @@ def test_one_step_is_adamw_on_equation_1(tmp_path):
     gradient = jax.grad(mean_loss)(params)
     updates, _ = optimiser.update(gradient, optimiser.init(params), params)
     expected = optax.apply_updates(params, updates)["w"]
-    epoch = train.compile_epoch(loss, optimiser, 0, device_mesh())
+    run = train.compile_steps(loss, optimiser, 0, device_mesh())
     state = train.TrainState(params, jnp.int32(0), optimiser.init(params), jnp.int32(0))
-    order, weight = jnp.array([[2, 0, 1, 3]]), jnp.array([[1.0, 1.0, 1.0, 0.0]])
-    state, losses = epoch(state, features, order, weight)
+    order, weight = np.array([[2, 0, 1, 3]], np.int32), np.array([[1, 1, 1, 0]], np.float32)
+    state, losses = run(state, Part(features, order, weight))
     assert np.asarray(state.params["w"]) == pytest.approx(np.asarray(expected), rel=1e-6)
     assert float(losses[0]) == pytest.approx(float(mean_loss({"w": jnp.full(3, 0.5)})), rel=1e-6)
     assert int(state.statistics) == 1
@@ -223,7 +224,7 @@ def test_held_out_loss_is_the_mean_of_every_image():
     """Five images in batches of three: the last batch is filled up, which must not count."""
     import jax.numpy as jnp
 
-    rows = jnp.arange(5.0)
+    rows = Share(np.arange(5, dtype=np.float32), 5)
 
     def loss(params, statistics, batch):
         assert batch.seeds is None and batch.weight is None

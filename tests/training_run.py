@@ -15,6 +15,7 @@ from adtr_jax import losses, train
 from adtr_jax.config import AdtrSettings
 from adtr_jax.errors import InputError
 from adtr_jax.models.adtr import ADTR
+from adtr_jax.rows import Share
 from adtr_jax.sharding import AXIS, device_mesh
 
 
@@ -32,7 +33,7 @@ def main(directory: Path, epochs: int, save_seconds: float) -> None:
     learned = train.fit(
         loss,
         (params, np.zeros(12, np.float32)),
-        train.TrainingData(features, len(features)),
+        train.TrainingData(Share(features, len(features)), len(features)),
         settings=settings,
         mesh=device_mesh(),
         directory=directory,

@@ -1,6 +1,7 @@
 """ADTR (You et al.): a transformer reconstructs the features of normal images (Section 3.1)."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax import features, losses, models
+from adtr_jax import features, hosts, losses, models
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors.detector import Detector, Images
+from adtr_jax.feature_cache import Arrays, FeatureCache
+from adtr_jax.rows import Share
 from adtr_jax.scoring import score_map, token_scores
 from adtr_jax.sharding import in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
@@ -43,28 +46,47 @@ class Adtr(Detector):
         blank = _state(features.Statistics.identity(channels))
         return cls(backbone, settings, graph, params, blank)
 
-    def training_data(self, images: Images, mesh: Mesh) -> "tuple[Adtr, TrainingData]":
-        """The standardised features of all images."""
-        f = features.compute(self.backbone, images, self.settings, mesh)
+    def training_data(
+        self, images: Images, mesh: Mesh, cache: FeatureCache
+    ) -> "tuple[Adtr, TrainingData]":
+        """The features of this process's images."""
+        own = images[hosts.share(len(images))]
+
+        def fill(arrays: Arrays) -> None:
+            features.compute(self.backbone, own, self.settings, mesh, arrays[0])
+
+        key = functools.partial(features.identity, self.backbone, own, self.settings)
+        share = Share(cache.arrays(key, [(len(own), *self._shape)], fill)[0], len(images))
+        data = TrainingData(share, len(images))
         if not self.settings.standardise:
-            return self, TrainingData(f, len(f))
-        statistics = features.statistics(f)
-        fitted = dataclasses.replace(self, statistics=_state(statistics))
-        return fitted, TrainingData(statistics.standardise(f), len(f))
+            return self, data
+        return dataclasses.replace(self, statistics=_state(features.statistics(share))), data
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        """h, w and c."""
+        side = self.settings.tokens_per_side
+        return side, side, features.channels(self.backbone, self.settings.layers)
 
     def loss(
         self, params: Params, statistics: Statistics, batch: Batch
     ) -> tuple[Float[Array, "b"], Statistics]:
         """Eq. 1, with dropout."""
-        f = batch.rows
+        f = self.standardised(statistics, batch.rows)
         return losses.normal(f, self.reconstruct(params, f, batch.seeds)), statistics
+
+    def standardised(
+        self, statistics: Statistics, f: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """The features as the model takes them: standardised, if the settings say so."""
+        return _statistics(statistics).standardise(f) if self.settings.standardise else f
 
     def maps(
         self, backbone: Backbone, params: Params, statistics: Statistics, pixels: Array
     ) -> tuple[Float[Array, "b h w"], Float[Array, "b s s"]]:
         """Eqs. 2 and 3."""
         settings = self.settings
-        f = _statistics(statistics).standardise(features.extract(backbone, pixels, settings))
+        f = self.standardised(statistics, features.extract(backbone, pixels, settings))
         tokens = token_scores(f, self.reconstruct(params, f))
         centres = settings.placement == "centres"
         tokens_at = features.token_pixels(backbone, settings) if centres else None
@@ -84,7 +106,7 @@ class Adtr(Detector):
         return nnx.merge(self.graph, params)(f, seed)
 
     def differences(self, images: Images, mesh: Mesh) -> Features:
-        """D = f - f_hat `[n h w c]` of RGB images in 0..255 (Eq. 2)."""
+        """D = f - f_hat `[n h w c]` of RGB images in 0..255 (Eq. 2), in every process."""
 
         def function(params: Params, f: Array) -> tuple[Array]:
             return (f - self.reconstruct(params, f),)

@@ -1,17 +1,21 @@
 """ADTR+ (You et al., Section 3.3): a trained ADTR learns not to reconstruct known anomalies."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from adtr_jax import losses
+from adtr_jax import features, hosts, losses
 from adtr_jax.anomalies import Anomalies
 from adtr_jax.config import Plus
 from adtr_jax.detectors.adtr import Adtr
 from adtr_jax.detectors.detector import Images
+from adtr_jax.feature_cache import Arrays, FeatureCache
+from adtr_jax.rows import Share
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 
@@ -38,28 +42,55 @@ class AdtrPlus(Adtr):
         settings = plus.settings(adtr.settings)
         return cls(**held | {"settings": settings, "plus": plus, "anomalies": anomalies})
 
-    def training_data(self, images: Images, mesh: Mesh) -> "tuple[AdtrPlus, TrainingData]":
-        """Features and labels of the normal images, then of the anomalous ones.
+    def training_data(
+        self, images: Images, mesh: Mesh, cache: FeatureCache
+    ) -> "tuple[AdtrPlus, TrainingData]":
+        """Features and labels of this process's share of the normal, then anomalous images.
 
         The anomalies' features are cached too: every epoch draws others of them, and a step costs
         no more than one of the normal-only training. Labels are `[m h w]` where the anomalies have
-        masks, else `[m]`; True is anomalous.
+        masks, else `[m]`; above 0 is anomalous.
         """
-        side = self.settings.tokens_per_side
-        parts, labels = [self.features(images, mesh)], []
-        for anomalous, masks in self.anomalies.chunks(images):
-            parts.append(self.features(anomalous, mesh))
-            all_anomalous = np.ones(len(anomalous), bool)
-            labels.append(all_anomalous if masks is None else token_labels(masks, side))
-        none = np.zeros((len(images), *labels[0].shape[1:]), bool)
-        rows = np.concatenate(parts), np.concatenate([none, *labels])
-        return self, TrainingData(rows, len(images))
+        h, w, _ = self._shape
+        total = len(images) + self.anomalies.count(len(images))
+        own = hosts.share(total)
+
+        def fill(arrays: Arrays) -> None:
+            f, y = arrays
+            y[...] = 0
+            for start, pixels, masks in self._in_order(images):
+                first, stop = max(start, own.start), min(start + len(pixels), own.stop)
+                if first < stop:
+                    mine = slice(first - start, stop - start)
+                    there = slice(first - own.start, stop - own.start)
+                    features.compute(self.backbone, pixels[mine], self.settings, mesh, f[there])
+                    if start:
+                        y[there] = 1 if masks is None else token_labels(masks[mine], h)
+
+        def key() -> dict[str, Any]:
+            normal = features.identity(self.backbone, images, self.settings)
+            return normal | self.anomalies.identity()
+
+        rows = own.stop - own.start
+        shapes = [(rows, *self._shape), (rows, h, w) if self.anomalies.masked else (rows,)]
+        return self, TrainingData(Share(cache.arrays(key, shapes, fill), total), len(images))
+
+    def _in_order(
+        self, images: Images
+    ) -> "Iterator[tuple[int, Images, Bool[np.ndarray, 'n s s'] | None]]":
+        """The normal images, then the anomalies, a part at a time; with the first one's number."""
+        yield 0, images, None
+        start = len(images)
+        for pixels, masks in self.anomalies.chunks(images):
+            yield start, pixels, masks
+            start += len(pixels)
 
     def loss(
         self, params: Params, statistics: Statistics, batch: Batch
     ) -> tuple[Float[Array, "b"], Statistics]:
         """Eq. 7 or, for labels without positions, Eqs. 8 and 9."""
         f, y = batch.rows
+        f, y = self.standardised(statistics, f), y > 0
         f_hat = self.reconstruct(params, f, batch.seeds)
         plus = self.plus
         if y.ndim == 3:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt8
 from adtr_jax import state_file
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import Settings
+from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.scoring import image_score
 from adtr_jax.sharding import in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
@@ -46,8 +47,16 @@ class Detector(abc.ABC):
         """A detector that has learned nothing, its parameters drawn from the settings' seed."""
 
     @abc.abstractmethod
-    def training_data(self, images: Images, mesh: Mesh) -> "tuple[Detector, TrainingData]":
-        """What the loss takes, of normal RGB images in 0..255; and the detector fitted to it."""
+    def training_data(
+        self, images: Images, mesh: Mesh, cache: FeatureCache
+    ) -> "tuple[Detector, TrainingData]":
+        """What the loss takes, of normal RGB images in 0..255; and the detector fitted to it.
+
+        Args:
+            images: the same in every process, which takes its share of them.
+            mesh: all devices.
+            cache: where features are kept.
+        """
 
     @abc.abstractmethod
     def loss(
@@ -69,7 +78,10 @@ class Detector(abc.ABC):
     def score(
         self, images: Images, mesh: Mesh
     ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
-        """The score maps and the image scores of RGB images in 0..255; larger: more anomalous."""
+        """The score maps and the image scores of RGB images in 0..255; larger: more anomalous.
+
+        Every process takes its share of the images, and returns all results.
+        """
         graph, backbone_state = nnx.split(self.backbone)
         settings: Settings = self.settings
 

@@ -1,22 +1,24 @@
 """GTrans (Yan et al.): a second network learns to imitate the frozen one on normal images."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import backbones, features, weighted_map
+from adtr_jax import backbones, features, hosts, weighted_map
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.detector import Detector, Images
+from adtr_jax.feature_cache import Arrays, FeatureCache
 from adtr_jax.models.gtrans import GTrans, guidance_loss
-from adtr_jax.sharding import in_batches
+from adtr_jax.rows import Share
+from adtr_jax.sharding import in_own_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 State = tuple[Params, Statistics]
@@ -53,15 +55,27 @@ class Gtrans(Detector):
         model = nnx.jit(make)()
         return cls(backbone, settings, *nnx.split(model, nnx.Param, nnx.BatchStat))
 
-    def training_data(self, images: Images, mesh: Mesh) -> "tuple[Gtrans, TrainingData]":
-        """The images, and AGN's features of them: F_G never changes."""
+    def training_data(
+        self, images: Images, mesh: Mesh, cache: FeatureCache
+    ) -> "tuple[Gtrans, TrainingData]":
+        """This process's images, and AGN's features of them: F_G never changes."""
         order = np.random.default_rng(self.settings.seed).permutation(len(images))
         out = min(round(self.settings.held_out * len(images)), len(images) - 1)
         kept = len(images) - out
-        images = images[np.concatenate([np.sort(order[:kept]), np.sort(order[kept:])])]
-        rows = images, features.compute_layers(self.backbone, images, self.settings, mesh)
-        held_out = jax.tree.map(lambda array: array[kept:], rows) if out else None
-        return self, TrainingData(jax.tree.map(lambda array: array[:kept], rows), kept, held_out)
+        rows = self._rows(images[np.sort(order[:kept])], mesh, cache)
+        held_out = self._rows(images[np.sort(order[kept:])], mesh, cache) if out else None
+        return self, TrainingData(rows, kept, held_out)
+
+    def _rows(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Share:
+        own = images[hosts.share(len(images))]
+
+        def fill(arrays: Arrays) -> None:
+            features.compute_layers(self.backbone, own, self.settings, mesh, arrays)
+
+        key = functools.partial(features.identity, self.backbone, own, self.settings)
+        shapes = features.layer_shapes(self.backbone, self.settings)
+        f_g = cache.arrays(key, [(len(own), *shape) for shape in shapes], fill)
+        return Share((own, tuple(f_g)), len(images))
 
     def loss(
         self, params: Params, statistics: Statistics, batch: Batch
@@ -84,8 +98,11 @@ class Gtrans(Detector):
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
         state, size = (self.params, self.statistics), self.settings.batch_size
-        a_mse, a_cos = in_batches(
-            function, state, data.rows, mesh, batch_size=size, label="calibration"
+        a_mse, a_cos = (
+            hosts.gather(values, data.rows.total)
+            for values in in_own_batches(
+                function, state, data.rows.arrays, mesh, batch_size=size, label="calibration"
+            )
         )
         model = nnx.merge(self.graph, *state, copy=True)
         model.lambdas[...] = jnp.asarray(weighted_map.lambdas(a_mse, a_cos))

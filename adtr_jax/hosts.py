@@ -1,0 +1,187 @@
+"""Several processes, one a host, that train and evaluate one model together.
+
+All run the same program on their own devices; the first one writes the results. With one process,
+which is the rule, nothing here communicates.
+"""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Shaped, UInt8
+
+from adtr_jax.errors import InputError
+
+T = TypeVar("T")
+
+# Seconds until a process that has vanished without a word is given up, and all others end.
+TIMEOUT = 60
+AUTO = "auto"
+_MESSAGE_BYTES = 4096
+_LOST = "gloo|nccl|connection|heartbeat|coordination|unavailable"  # in what JAX raises then
+
+
+def join(where: str) -> None:
+    """Connects this process with the others; before anything is asked of JAX.
+
+    Args:
+        where: `auto` on TPU VMs, under SLURM and Open MPI, which know; else
+            `ADDRESS:PORT,INDEX/COUNT` with the first process's address.
+
+    Raises:
+        InputError: neither, or no connection.
+    """
+    found = re.fullmatch(r"([^,]+:\d+),(\d+)/(\d+)", where)
+    if found is None and where != AUTO:
+        raise InputError(
+            f"--hosts={where} is neither {AUTO} nor ADDRESS:PORT,INDEX/COUNT, "
+            "such as 10.0.0.1:1234,0/2"
+        )
+    address, index, count = found.groups() if found else (None, None, None)
+    if found and not int(index or 0) < int(count or 0):
+        raise InputError(f"--hosts={where}: the processes count from 0, so {index}/{count} is none")
+    try:
+        jax.distributed.initialize(
+            address,
+            None if count is None else int(count),
+            None if index is None else int(index),
+            initialization_timeout=2 * TIMEOUT,
+            heartbeat_timeout_seconds=TIMEOUT,
+            shutdown_timeout_seconds=TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--hosts={where}: the processes did not find each other ({reason}); start all of them "
+            "within two minutes of each other, with the first one's address"
+        ) from error
+    if jax.process_index():
+        _fall_silent()
+
+
+def _fall_silent() -> None:
+    """What the first process prints is enough; errors go to stderr on all."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+def until_one_fails(action: Callable[[], T]) -> T:
+    """Runs what all processes do together; where it fails on one, that one ends at once.
+
+    The others then lose the connection to it, which ends them too: nobody waits for the dead.
+    Errors that all processes raise, and Ctrl-C, which they agree on, pass.
+    """
+    try:
+        return action()
+    except (InputError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if re.search(_LOST, text, re.IGNORECASE):
+            print(
+                f"error: another process has ended, or the network to it is gone ({text[:200]}); "
+                "start the same command on all machines again, and the run goes on",
+                file=sys.stderr,
+            )
+        else:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # a regular end would wait for the others
+
+
+def lost(error: Exception) -> bool:
+    """Whether an error may mean that the processes are no longer at the same point."""
+    return several() and not isinstance(error, InputError)
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def share(total: int) -> slice:
+    """This process's part of so many rows; the parts are as large as each other, but for the last.
+
+    The order of the parts is that of the processes.
+    """
+    return share_of(jax.process_index(), total)
+
+
+def share_of(process: int, total: int) -> slice:
+    """The part of a given process."""
+    size = -(-total // jax.process_count())
+    return slice(min(process * size, total), min((process + 1) * size, total))
+
+
+def gather(part: Shaped[np.ndarray, "_ ..."], total: int) -> Shaped[np.ndarray, "n ..."]:
+    """The rows of all processes, each of which has its `share` of them."""
+    if not several():
+        return part
+    size = -(-total // jax.process_count())
+    padded = np.zeros((size, *part.shape[1:]), part.dtype)
+    padded[: len(part)] = part
+    whole = multihost_utils.process_allgather(_bytes(padded), tiled=True)
+    return np.asarray(whole).view(part.dtype).reshape(-1, *part.shape[1:])[:total]
+
+
+def _bytes(rows: Shaped[np.ndarray, "n ..."]) -> UInt8[np.ndarray, "n _"]:
+    """The rows as bytes: as numbers, JAX would make float32 of float64."""
+    return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+
+
+def smallest(value: int) -> int:
+    """The smallest of the processes' values."""
+    return int(gather(np.array([value]), jax.process_count()).min())
+
+
+def largest(value: int) -> int:
+    """The largest of the processes' values."""
+    return -smallest(-value)
+
+
+def from_first(tree: Any) -> Any:
+    """The first process's values of a pytree of arrays, whose shapes are the same on all."""
+    if not several():
+        return tree
+
+    def broadcast(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        received = multihost_utils.broadcast_one_to_all(_bytes(array[None]))
+        return np.asarray(received).view(array.dtype).reshape(array.shape)
+
+    return jax.tree.map(broadcast, tree)
+
+
+def local(tree: Any) -> Any:
+    """What every device has of a pytree that is the same on all, as this process's own arrays."""
+    if not several():
+        return tree
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Raises the InputError of one process in all of them, at the end of the block."""
+    if not several():
+        yield
+        return
+    text = ""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+    own = np.frombuffer(text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+    for row in gather(own[None], jax.process_count()):
+        if message := row.tobytes().rstrip(b"\0").decode(errors="replace"):
+            raise InputError(message)

@@ -1,0 +1,20 @@
+"""How much memory the cached features may take."""
+
+import jax
+import psutil
+
+SHARE = 0.4  # of what is free; the rest is for the model, its activations and other programs
+
+
+def of_host() -> int:
+    """Bytes that they may take in this process's main memory."""
+    return int(SHARE * psutil.virtual_memory().available)
+
+
+def of_device() -> int:
+    """Bytes that they may take on each of this process's devices, the fullest of which counts."""
+    devices = jax.local_devices()
+    stats = [device.memory_stats() for device in devices]
+    if all(stats):
+        return int(SHARE * min(s["bytes_limit"] - s["bytes_in_use"] for s in stats if s))
+    return of_host() // len(devices)  # they share the main memory, as CPU devices do

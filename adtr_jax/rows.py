@@ -1,0 +1,145 @@
+"""The training data on the devices: all of them, or the part of an epoch that fits."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Int32
+
+from adtr_jax import hosts, memory
+from adtr_jax.sharding import AXIS, place_parts
+
+Order = Int32[np.ndarray, "steps b"]
+Weight = Float[np.ndarray, "steps b"]
+
+
+class Share(NamedTuple):
+    """Rows, one an image, of which every process has its share (`hosts.share`).
+
+    Attributes:
+        arrays: this process's `[n, ...]`, in memory or in a file.
+        total: the rows of all processes.
+    """
+
+    arrays: Any
+    total: int
+
+    @property
+    def own(self) -> int:
+        """This process's rows."""
+        return len(jax.tree.leaves(self.arrays)[0])
+
+
+class Part(NamedTuple):
+    """Some steps of an epoch.
+
+    Attributes:
+        rows: split over the devices.
+        order: where among these rows the images of every step are.
+        weight: of the images.
+    """
+
+    rows: Any
+    order: Order
+    weight: Weight
+
+
+class Rows:
+    """Hands the training steps their rows: at once where they fit, else one part after the other.
+
+    A process's rows are dealt out to its devices in equal, contiguous blocks.
+
+    Args:
+        share: the rows.
+        mesh: the devices.
+        limit: bytes that they may take on a device; None: what `memory` says.
+    """
+
+    def __init__(self, share: Share, mesh: Mesh, limit: int | None = None):
+        self._share, self._mesh = share, mesh
+        self._most = -(-share.total // jax.process_count())  # rows of a process
+        leaves = jax.tree.leaves(share.arrays)
+        row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
+        limit = hosts.smallest(memory.of_device() if limit is None else limit)
+        self._fits = limit * mesh.size // jax.process_count() // max(row, 1)
+        self._whole = None
+        if self._fits >= self._most:
+            self._whole = place_parts(self._take(np.arange(share.own), self._most), mesh)
+
+    def parts(self, order: Order, weight: Weight) -> Iterator[Part]:
+        """The steps of an epoch.
+
+        Args:
+            order: the rows of every step, counted over all processes.
+            weight: 1, or 0 for a place that only fills a batch up.
+        """
+        if self._whole is not None:
+            positions = self._positions(np.arange(self._share.total), self._most)
+            yield Part(self._whole, positions[order], weight)
+            return
+        steps, batch = order.shape
+        at_once = max(1, self._fits // (2 * batch))  # while one part is used, the next is read
+        pieces = np.array_split(np.arange(steps), -(-steps // at_once))
+        room = min(len(pieces[0]) * batch, self._most)
+
+        def read(piece: Int[np.ndarray, "m"]) -> tuple[Any, Order, Weight]:
+            needed, place = np.unique(order[piece], return_inverse=True)
+            first = hosts.share(self._share.total).start
+            own = needed[needed // self._most == jax.process_index()] - first
+            positions = self._positions(needed, room)[place.reshape(order[piece].shape)]
+            return self._take(own, room), positions, weight[piece]
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting = reader.submit(read, pieces[0])
+            for piece in [*pieces[1:], None]:
+                rows, positions, weights = waiting.result()
+                if piece is not None:
+                    waiting = reader.submit(read, piece)
+                yield Part(place_parts(rows, self._mesh), positions, weights)
+
+    def _positions(self, needed: Int[np.ndarray, "k"], room: int) -> Int32[np.ndarray, "k"]:
+        """Where rows go that are needed: each process's, in order, to the start of its block."""
+        owner = needed // self._most
+        rank = np.arange(len(needed)) - np.searchsorted(needed, owner * self._most)
+        return (owner * self._block(room) + rank).astype(np.int32)
+
+    def _take(self, own: Int[np.ndarray, "k"], room: int) -> Any:
+        """Rows of this process, filled up to the block that its devices have for `room` rows."""
+        block = self._block(room)
+
+        def take(array: np.ndarray) -> np.ndarray:
+            if len(own) == len(array) == block:
+                return array
+            taken = np.zeros((block, *array.shape[1:]), array.dtype)
+            taken[: len(own)] = array[own]
+            return taken
+
+        return jax.tree.map(take, self._share.arrays)
+
+    def _block(self, room: int) -> int:
+        """The rows of a process's devices together, at least `room`."""
+        devices = self._mesh.size // jax.process_count()
+        return -(-room // devices) * devices
+
+
+def draw(rows: Any, order: Int32[Array, "b"]) -> Any:
+    """This device's part of a batch, of rows that are split over all devices.
+
+    Every device gives what it has of the whole batch, zeros for the rest, and the sum of all is
+    dealt out: exact, in one collective, wherever the rows are.
+    """
+    devices = jax.lax.axis_size(AXIS)
+    if devices == 1:
+        return jax.tree.map(lambda array: array[order], rows)
+
+    def one(array: Array) -> Array:
+        here = order // len(array) == jax.lax.axis_index(AXIS)
+        taken = array[order % len(array)]
+        taken = jnp.where(here.reshape(-1, *[1] * (taken.ndim - 1)), taken, 0)
+        return jax.lax.psum_scatter(taken, AXIS, tiled=True).astype(array.dtype)
+
+    return jax.tree.map(one, rows)

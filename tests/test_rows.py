@@ -1,0 +1,73 @@
+"""Training data on the devices, wholly or a part of an epoch at a time."""
+
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adtr_jax import losses, train
+from adtr_jax.config import AdtrSettings
+from adtr_jax.models.adtr import ADTR
+from adtr_jax.rows import Rows, Share
+from adtr_jax.sampling import Sampling
+from adtr_jax.sharding import device_mesh
+
+FEATURES = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    images=st.integers(1, 20),
+    anomalous=st.integers(0, 9),
+    half=st.integers(1, 6),
+    fits=st.integers(0, 40),
+)
+def test_parts_show_every_step_its_images(images, anomalous, half, fits):
+    """However little fits, the rows of an epoch are those of the sampling, in its order."""
+    total = images + anomalous
+    data = np.arange(total, dtype=np.float32)[:, None], np.arange(total) % 3 == 0
+    rows = Rows(Share(data, total), device_mesh(), limit=5 * fits)  # a row has 5 bytes
+    order, weight = Sampling(images, anomalous, 2 * half, seed=0).epoch(1, devices=1)
+    shown, weights, largest = [], [], 0
+    for part in rows.parts(order, weight):
+        values, labels = (np.asarray(array) for array in part.rows)
+        np.testing.assert_array_equal(labels[part.order], values[part.order, 0] % 3 == 0)
+        shown.append(values[part.order, 0])
+        weights.append(part.weight)
+        largest = max(largest, len(values))
+    np.testing.assert_array_equal(np.concatenate(shown), order)
+    np.testing.assert_array_equal(np.concatenate(weights), weight)
+    assert largest <= max(fits, order.shape[1])  # one step is the least
+
+
+def test_training_in_parts_ends_with_the_same_parameters(tmp_path):
+    graph, params = nnx.split(ADTR(12, 16, rngs=nnx.Rngs(0)))
+
+    def loss(params, statistics, batch):
+        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
+        return losses.normal(batch.rows, f_hat), statistics
+
+    def fit(name: str, limit: int | None) -> np.ndarray:
+        learned = train.fit(
+            loss,
+            (params, None),
+            train.TrainingData(Share(FEATURES, 20), 17, Share(FEATURES[:5], 5)),
+            settings=AdtrSettings(epochs=2, batch_size=4),
+            mesh=device_mesh(),
+            directory=tmp_path / name,
+            label="test",
+            limit=limit,
+        )
+        return np.asarray(learned[0]["project_out"]["kernel"][...])
+
+    whole = fit("whole", None)
+    row = FEATURES[0].nbytes
+    assert np.array_equal(fit("parts", 16 * row), whole)  # two steps of 4 at once, twice
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "parts")]
+    keys = ("loss", "validation_loss")
+    import json
+
+    lines = [[json.loads(line) for line in log.splitlines()] for log in logs]
+    for a, b in zip(*lines, strict=True):
+        assert [a[key] for key in keys] == pytest.approx([b[key] for key in keys], rel=1e-6)
