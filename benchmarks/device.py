@@ -181,18 +181,20 @@ def train_step(
     sizes: Sizes, tokens: int, batch: int, command: Device
 ) -> tuple[Way, int, float | None]:
     """A call that trains a short epoch, its steps, and the operations of one of them."""
+    import jax
+
     from benchmarks import jax_pipeline
 
     steps = 2 if command.quick else 16
     detector = jax_pipeline.untrained(sizes.step_settings(tokens, batch))
     f = jax_pipeline.random_features(detector, batch)
-    epoch, state, arguments = jax_pipeline.training_epoch(detector, f, steps)
-    _, _, one_step = jax_pipeline.training_epoch(detector, f, 1)
-    count = flops(epoch, state, *one_step)
+    run, state = jax_pipeline.training_steps(detector, f, steps)
+    one_step, _ = jax_pipeline.training_steps(detector, f, 1)
+    count = flops(jax.jit(one_step), state)
 
     def call() -> object:
         nonlocal state
-        state, losses = epoch(state, *arguments)
+        state, losses = run(state)
         return losses
 
     return call, steps, count
@@ -206,8 +208,7 @@ def whole_training(detector: "Detector", sizes: Sizes) -> float:
 
     images = random_images(sizes.images, sizes.image_size)
     start = time.perf_counter()
-    fitted = jax_pipeline.training_images(detector, images)
-    jax.block_until_ready(jax_pipeline.training(*fitted))
+    jax.block_until_ready(jax_pipeline.training(detector, images))
     return time.perf_counter() - start
 
 

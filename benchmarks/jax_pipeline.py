@@ -17,6 +17,8 @@ from adtr_jax.config import AdtrSettings
 from adtr_jax.data.images import load_images
 from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.detectors.detector import Detector
+from adtr_jax.feature_cache import FeatureCache
+from adtr_jax.rows import Part
 from adtr_jax.scoring import image_score
 from adtr_jax.sharding import device_mesh, place
 from benchmarks.sizes import Sizes
@@ -72,21 +74,22 @@ def predictor(detector: Detector) -> tuple[Callable[..., tuple[jax.Array, jax.Ar
     return score, jax.device_put((backbone_state, detector.params, detector.statistics))
 
 
-def training_images(detector: Detector, images: np.ndarray) -> tuple[Detector, train.TrainingData]:
-    """The features of a category's images, and the detector fitted to them."""
-    return detector.training_data(images, mesh())
+def training(detector: Detector, images: np.ndarray) -> Any:
+    """A category's images in memory -> the trained parameters.
 
-
-def training(detector: Detector, data: train.TrainingData) -> Any:
-    """Compilation, all epochs, log and checkpoint; returns the parameters."""
-    with TemporaryDirectory() as directory:
+    Features, compilation, all epochs, log and checkpoint are in it.
+    """
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        cache = FeatureCache(directory / ".features")
+        fitted, data = detector.training_data(images, mesh(), cache)
         return train.fit(
-            detector.loss,
-            (detector.params, detector.statistics),
+            fitted.loss,
+            (fitted.params, fitted.statistics),
             data,
-            settings=detector.settings,
+            settings=fitted.settings,
             mesh=mesh(),
-            directory=Path(directory),
+            directory=directory,
             label="benchmark",
         )[0]
 
@@ -110,19 +113,21 @@ def random_features(detector: Detector, batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, side, side, width), np.float32)
 
 
-def training_epoch(
-    detector: Detector, f: np.ndarray, steps: int
-) -> tuple[Callable[..., Any], train.TrainState, tuple]:
-    """An epoch of `steps` steps, all on the same features `[b h w c]`.
+Steps = Callable[[train.TrainState], tuple[train.TrainState, jax.Array]]
+
+
+def training_steps(detector: Detector, f: np.ndarray, steps: int) -> tuple[Steps, train.TrainState]:
+    """So many steps as one program, all on the same features `[b h w c]`.
 
     Returns:
-        The compiled program, its first state, which it overwrites, and its other arguments.
+        A function of the state, which it overwrites, that returns the next one and the losses; and
+        the first state.
     """
     devices, settings = mesh(), detector.settings
     optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))
-    epoch = train.compile_epoch(detector.loss, optimiser, settings.seed, devices)
+    run = train.compile_steps(detector.loss, optimiser, settings.seed, devices)
     params, statistics = jax.tree.map(jnp.copy, (detector.params, detector.statistics))
     state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
     order = np.tile(np.arange(len(f), dtype=np.int32), (steps, 1))
-    arguments = (f, order, np.ones((steps, len(f)), np.float32))
-    return epoch, place(state, devices), place(arguments, devices)
+    part = Part(place(f, devices), order, np.ones((steps, len(f)), np.float32))
+    return lambda state: run(state, part), place(state, devices)

@@ -11,8 +11,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from benchmarks.images import random_images, write_images
 from benchmarks.sizes import Sizes
+
+if TYPE_CHECKING:  # a job imports one of the two
+    from adtr_jax.detectors.detector import Detector
+    from benchmarks.torch_pipeline import TorchPipeline
 
 SIZES, MODEL, PIPELINE, IMAGES = "sizes.json", "model.safetensors", "pipeline.pt", "images"
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +28,6 @@ def prepare(folder: Path, sizes: Sizes) -> None:
     """Writes what the jobs need: sizes, both libraries' weights, and image files."""
     import torch
 
-    from benchmarks.images import write_images
     from benchmarks.same_weights import pair
 
     ours, theirs = pair(sizes, folder)
@@ -58,20 +63,39 @@ def run(
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def detector(folder: Path) -> "Detector":
+    """Ours, from its files."""
+    from adtr_jax import backbones, detectors
+
+    sizes = Sizes.load(folder / SIZES)
+    made = detectors.create(backbones.load(sizes.backbone, folder), sizes.settings)
+    return made.load(folder / MODEL)
+
+
+def pipeline(folder: Path) -> "TorchPipeline":
+    """PyTorch's, from its file."""
+    import torch
+
+    from benchmarks import torch_pipeline
+
+    made = torch_pipeline.pipeline(Sizes.load(folder / SIZES))
+    made.load_state_dict(
+        torch.load(folder / PIPELINE, weights_only=True, map_location=torch_pipeline.DEVICE)
+    )
+    return made
+
+
 def of_jax(job: str, folder: Path) -> float:
     """The job in JAX."""
-    from adtr_jax import backbones, detectors
     from benchmarks import jax_pipeline
 
     sizes = Sizes.load(folder / SIZES)
     jax_pipeline.full_precision(sizes)
-    detector = detectors.create(backbones.load(sizes.backbone, folder), sizes.settings)
-    detector = detector.load(folder / MODEL)
     if job == "train":
-        images = _images(sizes)
-        jax_pipeline.training(*jax_pipeline.training_images(detector, images))
+        images = random_images(sizes.images, sizes.image_size)
+        jax_pipeline.training(detector(folder), images)
         return len(images)
-    return float(jax_pipeline.predict(detector, _files(job, folder))[1][0])
+    return float(jax_pipeline.predict(detector(folder), _files(job, folder))[1][0])
 
 
 def of_torch(job: str, folder: Path) -> float:
@@ -80,16 +104,14 @@ def of_torch(job: str, folder: Path) -> float:
 
     from benchmarks import torch_pipeline
 
-    sizes = Sizes.load(folder / SIZES)
-    pipeline = torch_pipeline.pipeline(sizes)
-    state = torch.load(folder / PIPELINE, weights_only=True, map_location=torch_pipeline.DEVICE)
-    pipeline.load_state_dict(state)
+    sizes, made = Sizes.load(folder / SIZES), pipeline(folder)
     if job == "train":
-        images = torch.from_numpy(_images(sizes)).to(torch_pipeline.DEVICE)
-        torch_pipeline.train((pipeline.features, pipeline.model), images, sizes, cached=True)
+        images = torch.from_numpy(random_images(sizes.images, sizes.image_size))
+        images = images.to(torch_pipeline.DEVICE)
+        torch_pipeline.train((made.features, made.model), images, sizes, cached=True)
         return len(images)
     with torch.inference_mode(), torch_pipeline.precision(sizes):
-        _, scores = pipeline(torch_pipeline.read(_files(job, folder), sizes.image_size))
+        _, scores = made(torch_pipeline.read(_files(job, folder), sizes.image_size))
     return float(scores[0])
 
 
@@ -109,12 +131,6 @@ def peak_mib() -> float:
 def _files(job: str, folder: Path) -> list[Path]:
     files = sorted((folder / IMAGES).iterdir())
     return files[:1] if job == "first" else files
-
-
-def _images(sizes: Sizes):
-    from benchmarks.images import random_images
-
-    return random_images(sizes.images, sizes.image_size)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from torch import nn
 if TYPE_CHECKING:  # PyTorch alone is timed and weighed without JAX beside it
     from flax import nnx
 
+LAYERS = 4  # of the encoder, and of the decoder
+
 
 class Layer(nn.Module):
     """An encoder layer, or with `cross` a decoder layer, post-norm, without dropout."""
@@ -41,8 +43,8 @@ class TorchADTR(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(tokens, 256))
         self.query = nn.Parameter(0.02 * torch.randn(tokens, 256))
         self.project_in = nn.Conv2d(channels, 256, 1)
-        self.encoder = nn.ModuleList(Layer(cross=False, rate=rate) for _ in range(4))
-        self.decoder = nn.ModuleList(Layer(cross=True, rate=rate) for _ in range(4))
+        self.encoder = nn.ModuleList(Layer(cross=False, rate=rate) for _ in range(LAYERS))
+        self.decoder = nn.ModuleList(Layer(cross=True, rate=rate) for _ in range(LAYERS))
         self.project_out = nn.Conv2d(256, channels, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -155,6 +155,7 @@ def inference_ways(
 
         return call
 
+    forget_compiled()
     return {
         "eager": way(module),
         "eager, channels_last": way(channels_last(module)),
@@ -162,11 +163,15 @@ def inference_ways(
     }
 
 
+def forget_compiled() -> None:
+    """Drops what was compiled for other shapes, of which PyTorch keeps only so many."""
+    torch.compiler.reset()
+
+
 def compiled(make: Callable[[], Way], sizes: Sizes) -> Way | str:
     """A way through `torch.compile` that has been called once; or why there is none."""
     if not sizes.compiled:
         return "not run"
-    torch.compiler.reset()  # what was compiled for other shapes is in the way
     try:
         way = make()
         way()

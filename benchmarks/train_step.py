@@ -12,7 +12,7 @@ from benchmarks import torch_pipeline
 from benchmarks.jax_pipeline import (
     full_precision,
     random_features,
-    training_epoch,
+    training_steps,
     untrained,
 )
 from benchmarks.rows import Row
@@ -28,6 +28,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
     """One row for each number of tokens and images."""
     full_precision(sizes)
     for tokens, batch in sizes.train_steps:
+        torch_pipeline.forget_compiled()
         detector = untrained(sizes.step_settings(tokens, batch))
         f = random_features(detector, batch)
         ways: dict[str, Way | str] = {
@@ -45,11 +46,11 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 def jax_way(detector: Detector, f: np.ndarray) -> Way:
     """One call trains `STEPS` steps."""
-    epoch, state, arguments = training_epoch(detector, f, STEPS)
+    run, state = training_steps(detector, f, STEPS)
 
     def call() -> object:
         nonlocal state
-        state, losses = epoch(state, *arguments)
+        state, losses = run(state)
         return jax.block_until_ready((state, losses))[1]
 
     return call

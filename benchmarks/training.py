@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import torch_pipeline
 from benchmarks.images import random_images
-from benchmarks.jax_pipeline import training, training_images
+from benchmarks.jax_pipeline import training
 from benchmarks.rows import Row
 from benchmarks.same_weights import pair
 from benchmarks.sizes import Sizes
@@ -25,9 +25,10 @@ def measure(sizes: Sizes) -> Iterator[Row]:
     JAX compiles its programs anew in each of its runs, which is counted. PyTorch's programs are
     compiled beforehand, which is not.
     """
+    torch_pipeline.forget_compiled()
     ours, theirs = pair(sizes)
     images = random_images(sizes.images, sizes.image_size)
-    ways: dict[str, Way] = {"jax": lambda: training(*training_images(ours, images))}
+    ways: dict[str, Way] = {"jax": lambda: training(ours, images)}
     absent: dict[str, str] = {}
     for features in TARGETS:
         cached = features == "cached"
