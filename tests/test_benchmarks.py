@@ -48,7 +48,10 @@ def shallow():
         patch.setattr("adtr_jax.models.adtr.LAYERS", 1)
         patch.setattr("benchmarks.torch_adtr.LAYERS", 1)
         jax.config.update("jax_disable_most_optimizations", True)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # PyTorch's threads spin, which hurts where the cores are busy
         yield
+        torch.set_num_threads(threads)
         jax.config.update("jax_disable_most_optimizations", False)
 
 
