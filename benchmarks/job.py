@@ -135,5 +135,8 @@ def _files(job: str, folder: Path) -> list[Path]:
 
 if __name__ == "__main__":
     _library, _job, _folder = sys.argv[1:]
+    if _library == "jax":
+        # tensorboardX imports PyTorch where it finds it; who only uses the project has none.
+        sys.modules["torch"] = None  # type: ignore[assignment]
     _result = {"jax": of_jax, "torch": of_torch}[_library](_job, Path(_folder))
     print(json.dumps({"result": _result, "peak_mib": peak_mib()}), flush=True)

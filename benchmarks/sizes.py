@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from adtr_jax.config import AdtrSettings
 
@@ -76,8 +76,12 @@ class Sizes:
     def load(cls, path: Path) -> "Sizes":
         """What `save` wrote."""
         values = json.loads(path.read_text())
-        values["train_steps"] = tuple(map(tuple, values["train_steps"]))
-        return cls(**values)
+        return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 # A smoke test: whether everything runs, not how fast.
