@@ -1,7 +1,7 @@
 # make demo   install, train on solar cells, show the broken ones (about ten minutes on two cores)
 # make test   install and run the tests
 # make lint   style and types
-# make bench  speed against PyTorch
+# make bench  speed and memory against PyTorch (about an hour on two cores)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,8 +21,7 @@ lint: $(VENV)/test.installed
 	$(BIN)/mypy
 
 bench: $(VENV)/test.installed
-	$(BIN)/python -m benchmarks.features
-	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks
 
 # Installed again whenever the requirements change.
 $(VENV)/%.installed: setup.cfg pyproject.toml

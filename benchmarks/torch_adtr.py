@@ -1,8 +1,14 @@
 """ADTR put together from PyTorch's own layers: the reference that our model must equal."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from flax import nnx
 from torch import nn
+
+if TYPE_CHECKING:  # PyTorch alone is timed and weighed without JAX beside it
+    from flax import nnx
+
+LAYERS = 4  # of the encoder, and of the decoder
 
 
 class Layer(nn.Module):
@@ -37,8 +43,8 @@ class TorchADTR(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(tokens, 256))
         self.query = nn.Parameter(0.02 * torch.randn(tokens, 256))
         self.project_in = nn.Conv2d(channels, 256, 1)
-        self.encoder = nn.ModuleList(Layer(cross=False, rate=rate) for _ in range(4))
-        self.decoder = nn.ModuleList(Layer(cross=True, rate=rate) for _ in range(4))
+        self.encoder = nn.ModuleList(Layer(cross=False, rate=rate) for _ in range(LAYERS))
+        self.decoder = nn.ModuleList(Layer(cross=True, rate=rate) for _ in range(LAYERS))
         self.project_out = nn.Conv2d(256, channels, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -74,8 +80,10 @@ def flax_name_values(model: TorchADTR, grad: bool = False) -> dict[str, torch.Te
     return out
 
 
-def load_into(model: nnx.Module, values: dict[str, torch.Tensor]) -> None:
+def load_into(model: "nnx.Module", values: dict[str, torch.Tensor]) -> None:
     """Copies the reference's parameters into our model, one for one."""
+    from flax import nnx
+
     state = nnx.state(model, nnx.Param)
     flat = nnx.to_flat_state(state)
     names = {".".join(map(str, path)) for path, _ in flat}

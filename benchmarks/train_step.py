@@ -1,95 +1,72 @@
-"""ADTR's train step against PyTorch on this machine: forward, backward and AdamW.
+"""ADTR's training step, with dropout: forward, backward and AdamW, on features in memory."""
 
-python -m benchmarks.train_step [--repeats 7]
-"""
-
-import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
-import tyro
-from flax import nnx
 
-from adtr_jax import losses
-from adtr_jax.models.adtr import ADTR
-from adtr_jax.rows import Part
-from adtr_jax.sharding import device_mesh, place
-from adtr_jax.train import TrainState, compile_steps
-from benchmarks.timing import interleaved
+from adtr_jax.detectors.detector import Detector
+from benchmarks import torch_pipeline
+from benchmarks.jax_pipeline import (
+    full_precision,
+    random_features,
+    training_steps,
+    untrained,
+)
+from benchmarks.rows import Row
+from benchmarks.sizes import Sizes
+from benchmarks.timing import Way, compare
 from benchmarks.torch_adtr import TorchADTR
 
-CHANNELS = 720  # EfficientNet-B4's five layers
-STEPS = 2  # in one compiled scan; an epoch has more
+TARGET = 1.2
+STEPS = 2  # in one call, of one compiled scan; an epoch has more
 
 
-@dataclass(frozen=True)
-class TrainStep:
-    """Print the seconds of one step in JAX and in PyTorch, and their ratio."""
+def measure(sizes: Sizes) -> Iterator[Row]:
+    """One row for each number of tokens and images."""
+    full_precision(sizes)
+    for tokens, batch in sizes.train_steps:
+        torch_pipeline.forget_compiled()
+        detector = untrained(sizes.step_settings(tokens, batch))
+        f = random_features(detector, batch)
+        ways: dict[str, Way | str] = {
+            "jax": jax_way(detector, f),
+            "eager": torch_way(f, sizes),
+            "compiled": torch_pipeline.compiled(partial(torch_way, f, sizes, True), sizes),
+        }
+        calls = compare("", ways, sizes.repeats)
+        seconds = {
+            way: value if isinstance(value, str) else value / STEPS
+            for way, value in calls.torch.items()
+        }
+        yield Row(f"train step, n = {tokens}, b = {batch}", calls.jax / STEPS, seconds, TARGET)
 
-    repeats: int = 7
-    """How often each is timed, in turn; the median counts."""
 
-
-def jax_step(tokens: int, batch: int, rate: float):
+def jax_way(detector: Detector, f: np.ndarray) -> Way:
     """One call trains `STEPS` steps."""
-    model = ADTR(CHANNELS, tokens, rate=rate, rngs=nnx.Rngs(0))
-    graph, params = nnx.split(model)
+    run, state = training_steps(detector, f, STEPS)
 
-    def loss(params, statistics, batch):
-        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
-        return losses.normal(batch.rows, f_hat), statistics
-
-    optimiser = optax.adamw(1e-4, weight_decay=1e-4)
-    mesh = device_mesh()
-    epoch = compile_steps(loss, optimiser, 0, mesh)
-    side = int(tokens**0.5)
-    features = jax.random.normal(jax.random.key(0), (batch, side, side, CHANNELS))
-    order = np.tile(np.arange(batch, dtype=np.int32), (STEPS, 1))
-    weight = np.ones((STEPS, batch), np.float32)
-    state = TrainState(params, None, optimiser.init(params), jnp.int32(0))
-    state, features = place((state, features), mesh)
-
-    def call() -> None:
+    def call() -> object:
         nonlocal state
-        state, values = epoch(state, Part(features, order, weight))
-        jax.block_until_ready((state, values))
+        state, losses = run(state)
+        return jax.block_until_ready((state, losses))[1]
 
     return call
 
 
-def torch_step(tokens: int, batch: int, rate: float):
+def torch_way(f: np.ndarray, sizes: Sizes, compile_it: bool = False) -> Way:
     """The same in PyTorch."""
-    model = TorchADTR(CHANNELS, tokens, rate).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-    side = int(tokens**0.5)
-    f = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, CHANNELS, side, side)))
-    f = f.float()
+    tokens, width = f.shape[1] * f.shape[2], f.shape[3]
+    model = TorchADTR(width, tokens, sizes.settings.dropout).train().to(torch_pipeline.DEVICE)
+    if compile_it:
+        model.compile(dynamic=False)
+    optimiser = torch_pipeline.adamw(model)
+    rows = torch.from_numpy(f).permute(0, 3, 1, 2).contiguous().to(torch_pipeline.DEVICE)
 
-    def call() -> None:
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            ((f - model(f)) ** 2).sum(1).mean().backward()
-            optimiser.step()
+    def call() -> object:
+        losses = [torch_pipeline.train_step(model, optimiser, rows, sizes) for _ in range(STEPS)]
+        return torch_pipeline.finished(torch.stack(losses))
 
     return call
-
-
-def main(arguments: TrainStep) -> None:
-    """Times and prints."""
-    print(f"jax {jax.__version__}, torch {torch.__version__}, {os.cpu_count()} cores, float32")
-    print(f"{'tokens':>6} {'batch':>5} {'dropout':>7} {'jax s':>8} {'torch s':>8} {'ratio':>6}")
-    for tokens, batch in ((256, 16), (64, 128), (64, 16)):
-        for rate in (0.1, 0.0):
-            ways = {"jax": jax_step(tokens, batch, rate), "torch": torch_step(tokens, batch, rate)}
-            seconds = interleaved(ways, arguments.repeats)
-            ours, theirs = seconds["jax"] / STEPS, seconds["torch"] / STEPS
-            ratio = theirs / ours
-            print(f"{tokens:6} {batch:5} {rate:7} {ours:8.3f} {theirs:8.3f} {ratio:6.2f}")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(TrainStep))

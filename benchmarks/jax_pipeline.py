@@ -1,0 +1,133 @@
+"""What of the project is timed, as the experiments use it. Nothing here imports PyTorch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from adtr_jax import backbones, detectors, features, train
+from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.config import AdtrSettings
+from adtr_jax.data.images import load_images
+from adtr_jax.data.samples import GOOD, Sample
+from adtr_jax.detectors.detector import Detector
+from adtr_jax.feature_cache import FeatureCache
+from adtr_jax.rows import Part
+from adtr_jax.scoring import image_score
+from adtr_jax.sharding import device_mesh, place
+from benchmarks.sizes import Sizes
+
+
+def mesh() -> Mesh:
+    """One device, as PyTorch uses."""
+    return device_mesh(1)
+
+
+def full_precision(sizes: Sizes) -> None:
+    """float32 products in float32, as in the experiments; bfloat16 as the device likes."""
+    precision = "highest" if sizes.dtype == "float32" else "default"
+    jax.config.update("jax_default_matmul_precision", precision)
+
+
+def random_backbone(name: str) -> Backbone:
+    """The network with random kernels and everything else 1, made without compiling anything."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: backbones.create(name, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if len(leaf.shape) < 2:
+            return jnp.ones(leaf.shape, leaf.dtype)
+        scale = np.sqrt(leaf.shape[-1] / np.prod(leaf.shape))
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map(draw, state))
+
+
+def extractor(detector: Detector) -> tuple[Callable[..., jax.Array], nnx.State]:
+    """A compiled function of its second result and of pixels `[b s s 3]`, which computes F."""
+    graph, state = nnx.split(detector.backbone)
+
+    @jax.jit
+    def extract(state: nnx.State, pixels: jax.Array) -> jax.Array:
+        return features.extract(nnx.merge(graph, state), pixels, detector.settings)
+
+    return extract, jax.device_put(state)
+
+
+def predictor(detector: Detector) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Any]:
+    """A compiled function of its second result and of pixels, which `Detector.score` wraps."""
+    graph, backbone_state = nnx.split(detector.backbone)
+
+    @jax.jit
+    def score(state: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        backbone_state, params, statistics = state
+        backbone = nnx.merge(graph, backbone_state)
+        positions, maps = detector.maps(backbone, params, statistics, pixels)
+        return maps, image_score(positions, maps, detector.settings.image_score)
+
+    return score, jax.device_put((backbone_state, detector.params, detector.statistics))
+
+
+def training(detector: Detector, images: np.ndarray) -> Any:
+    """A category's images in memory -> the trained parameters.
+
+    Features, compilation, all epochs, log and checkpoint are in it.
+    """
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        cache = FeatureCache(directory / ".features")
+        fitted, data = detector.training_data(images, mesh(), cache)
+        return train.fit(
+            fitted.loss,
+            (fitted.params, fitted.statistics),
+            data,
+            settings=fitted.settings,
+            mesh=mesh(),
+            directory=directory,
+            label="benchmark",
+        )[0]
+
+
+def predict(detector: Detector, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Image files -> score maps `[n s s]` and image scores `[n]`, on the host."""
+    samples = [Sample(file.name, file, GOOD) for file in files]
+    return detector.score(load_images(samples, detector.settings.image_size), mesh())
+
+
+def untrained(settings: AdtrSettings) -> Detector:
+    """A detector whose backbone has shapes and no weights, for it is not called."""
+    backbone = nnx.eval_shape(lambda: backbones.create(settings.backbone, rngs=nnx.Rngs(0)))
+    return detectors.create(backbone, settings)
+
+
+def random_features(detector: Detector, batch: int) -> np.ndarray:
+    """F `[b h w c]` for `training_epoch`, of mean 0 and spread 1."""
+    side = detector.settings.tokens_per_side
+    width = features.channels(detector.backbone, detector.settings.layers)
+    return np.random.default_rng(0).standard_normal((batch, side, side, width), np.float32)
+
+
+Steps = Callable[[train.TrainState], tuple[train.TrainState, jax.Array]]
+
+
+def training_steps(detector: Detector, f: np.ndarray, steps: int) -> tuple[Steps, train.TrainState]:
+    """So many steps as one program, all on the same features `[b h w c]`.
+
+    Returns:
+        A function of the state, which it overwrites, that returns the next one and the losses; and
+        the first state.
+    """
+    devices, settings = mesh(), detector.settings
+    optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))
+    run = train.compile_steps(detector.loss, optimiser, settings.seed, devices)
+    params, statistics = jax.tree.map(jnp.copy, (detector.params, detector.statistics))
+    state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
+    order = np.tile(np.arange(len(f), dtype=np.int32), (steps, 1))
+    part = Part(place(f, devices), order, np.ones((steps, len(f)), np.float32))
+    return lambda state: run(state, part), place(state, devices)
