@@ -1,12 +1,19 @@
 """Small generated images in MVTec layout, and the commands run on them as a user types them."""
 
+import io
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import cast
 
+import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +37,37 @@ def run(
         text=True,
         timeout=600,
         check=False,
+    )
+
+
+def call(
+    *arguments: str,
+    module: str = "experiments.mvtec",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command in this process: JAX is imported already, and much of it compiled.
+
+    Unlike in a process of its own, an unexpected exception is raised, and a warning is one.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    precision = jax.config.jax_default_matmul_precision
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", [module, *arguments])
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        patch.chdir(ROOT)
+        # One command may import another, which `python -m` does not do before it runs the first.
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+        status: object = 0
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            status = ended.code
+        finally:
+            jax.config.update("jax_default_matmul_precision", precision)
+    return subprocess.CompletedProcess(
+        [module, *arguments], cast(int, status), out.getvalue(), err.getvalue()
     )
 
 

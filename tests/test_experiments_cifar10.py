@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stripes import run
+from stripes import call, run
 
 from adtr_jax.paper import CIFAR10_CLASSES
 
@@ -68,7 +68,7 @@ def test_one_class_is_normal(common):
 def test_adtr_plus(anomalies, common):
     out = Path(common[2].partition("=")[2])
     word = str(out / anomalies) if anomalies.endswith("zip") else anomalies
-    result = run(*common, f"--anomalies={word}", module=MODULE)
+    result = call(*common, f"--anomalies={word}", module=MODULE)
     assert result.returncode == 0, result.stderr
     folder = out / ("cat+other" if anomalies.endswith("zip") else "cat+dog+truck")
     counts = _tested(folder)
@@ -89,7 +89,7 @@ def test_adtr_plus(anomalies, common):
     ],
 )
 def test_bad_input_is_one_line(flags, message, common):
-    result = run(*common, *flags, module=MODULE)
+    result = call(*common, *flags, module=MODULE)
     assert result.returncode == 2, result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

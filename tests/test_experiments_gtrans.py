@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from stripes import SMALL, run, write_category
+from stripes import SMALL, call, run, write_category
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_study_of_the_evaluation_trains_once(common):
 )
 def test_errors(module, flags, message, common, tmp_path):
     where = [common[0], common[1]] if module != "cifar10" else []
-    result = run(*where, f"--out={tmp_path}", *flags, module=f"experiments.{module}")
+    result = call(*where, f"--out={tmp_path}", *flags, module=f"experiments.{module}")
     assert result.returncode == 2
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from stripes import run, write_category
+from stripes import call, run, write_category
 
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
@@ -132,6 +132,6 @@ def test_the_study_as_a_user_runs_it(tmp_path):
     assert (tmp_path / "stripes/identical_mapping.png").stat().st_size > 20_000
     assert f"{values['linear']['pixel_auroc']:.4f}" in result.stdout
     write_category(tmp_path / "data/waves", wide=8, masks=False)
-    result = run("--category=waves", *flags[1:], module="experiments.identical_mapping")
+    result = call("--category=waves", *flags[1:], module="experiments.identical_mapping")
     assert result.returncode == 2
     assert "error: waves: the study needs to know which pixels are anomalous" in result.stderr
