@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stripes import ROOT, SIDE, SMALL, call, run, save, write_category
+from stripes import ROOT, SIDE, SMALL, call, command, run, save, write_category
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_eight_devices_give_the_scores_of_one(finished, common, tmp_path):
 
 def test_more_devices_than_there_are(common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
-    result = run("--category=stripes", *flags, "--devices=3", devices=2)
+    result = run("--category=stripes", *flags, "--devices=3", devices=2, whole=True)
     assert result.returncode == 2
     assert "error: --devices=3 must be from 1 to 2: so many there are" in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -114,6 +114,7 @@ def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):
         (category / part).parent.mkdir(parents=True, exist_ok=True)
         (category / part).symlink_to(data / "stripes" / part)
     flags = [f"--data={tmp_path}", f"--out={tmp_path}", *common[2:], "--epochs=1"]
+    flags += ["--backbone=pixels", "--layers", "4"]
     for retrain in ([], ["--retrain"]):
         result = call("--category=stripes", *flags, *retrain)
         assert result.returncode == 0, result.stderr
@@ -126,8 +127,8 @@ def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):
 
 def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
-    command = [sys.executable, "-m", "experiments.mvtec", "--category=stripes", *flags]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    words = command("experiments.mvtec", "--category=stripes", *flags)
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "stripes/log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.01)

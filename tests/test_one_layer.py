@@ -122,7 +122,7 @@ def test_the_study_as_a_user_runs_it(tmp_path):
     write_category(tmp_path / "data/stripes", wide=8)
     flags = ["--category=stripes", f"--data={tmp_path / 'data'}", f"--out={tmp_path}"]
     flags += [f"--weights={tmp_path}", "--backbone=efficientnet-lite0", "--image_size=64"]
-    result = run(*flags, "--steps=300", module="experiments.identical_mapping")
+    result = run(*flags, "--steps=300", module="experiments.identical_mapping", whole=True)
     assert result.returncode == 0, result.stderr
     values = json.loads((tmp_path / "stripes/identical_mapping.json").read_text())
     for layer in ("linear", "attention"):
