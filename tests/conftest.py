@@ -5,6 +5,22 @@ from pathlib import Path
 
 import pytest
 
+# The files that take longest, the longest first. Where the files are shared out over processes, none
+# of these then is begun when all others are done, and keeps one process busy while the rest wait.
+LONGEST = (
+    "test_experiments",
+    "test_train",
+    "test_experiments_plus",
+    "test_experiments_cifar10",
+    "test_experiments_gtrans",
+    "test_hosts",
+    "test_backbones",
+    "test_resnet",
+    "test_ablation_models",
+    "test_gtrans_detector",
+    "test_one_layer",
+)
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -12,7 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the commands that they start, share what JAX compiles."""
     cache = Path(config.rootpath) / ".pytest_cache" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # pytest-xdist would begin with the files of the most tests, which are the quickest.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

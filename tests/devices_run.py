@@ -16,6 +16,7 @@ from adtr_jax.backbones.convolution import ConvNorm
 from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.gtrans import Gtrans
+from adtr_jax.models import adtr as transformer
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.rows import Rows, Share
 from adtr_jax.sampling import Sampling
@@ -27,6 +28,7 @@ IMAGES = 20
 
 def adtr(dtype: str):
     """ADTR's loss on random features; what it starts with; the features."""
+    transformer.LAYERS = 1  # the more there are, the more there is to compile
     graph, params = nnx.split(ADTR(12, 16, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
 
     def loss(params, statistics, batch):

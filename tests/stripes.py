@@ -1,35 +1,91 @@
 """Small generated images in MVTec layout, and the commands run on them as a user types them."""
 
+import io
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import cast
 
+import jax
 import numpy as np
+import pytest
 from PIL import Image
+
+from adtr_jax import train
+from adtr_jax.models import adtr
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64
+# The shallower the layers are, the less of the backbone there is to compile.
 SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
+SMALL += ["--layers", "1", "2", "3"]
+LAYERS = 1  # of ADTR's encoder, and of its decoder: each takes seconds to compile
+SHALLOW = f"""
+import runpy, sys
+from adtr_jax.models import adtr
+adtr.LAYERS = {LAYERS}
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def command(module: str, *arguments: str, whole: bool = False) -> list[str]:
+    """A command as a user types it, or with an ADTR of few layers, to be run in ROOT."""
+    start = ["-m"] if whole else ["-c", SHALLOW]
+    return [sys.executable, *start, module, *arguments]
 
 
 def run(
-    *arguments: str,
-    module: str = "experiments.mvtec",
-    devices: int = 1,
-    environment: Mapping[str, str] | None = None,
+    *arguments: str, module: str = "experiments.mvtec", devices: int = 1, whole: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own, on so many simulated devices."""
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        command(module, *arguments, whole=whole),
         cwd=ROOT,
-        env=os.environ | flags | dict(environment or {}),
+        env=os.environ | flags,
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
+    )
+
+
+def call(
+    *arguments: str,
+    module: str = "experiments.mvtec",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command in this process, with an ADTR of few layers: JAX is imported already.
+
+    Unlike in a process of its own, an unexpected exception is raised, and a warning is one.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    precision = jax.config.jax_default_matmul_precision
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", [module, *arguments])
+        patch.setattr(adtr, "LAYERS", LAYERS)
+        patch.setattr(train, "SAVE_SECONDS", train.SAVE_SECONDS)  # put back what the module sets
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        patch.chdir(ROOT)
+        # One command may import another, which `python -m` does not do before it runs the first.
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+        status: object = 0
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            status = ended.code
+        finally:
+            jax.config.update("jax_default_matmul_precision", precision)
+    return subprocess.CompletedProcess(
+        [module, *arguments], cast(int, status), out.getvalue(), err.getvalue()
     )
 
 

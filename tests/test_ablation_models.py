@@ -13,6 +13,7 @@ from adtr_jax import features, losses, models
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
 from adtr_jax.errors import InputError
+from adtr_jax.models import adtr
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.models.dropout import seeds
 from adtr_jax.sharding import device_mesh
@@ -21,14 +22,19 @@ SIDE, CHANNELS = 6, 20
 TOKENS = SIDE**2
 
 
-def make(name, *, channels=CHANNELS, tokens=TOKENS, rate=0.1, aligned=False, dtype=jnp.float32):
-    return models.create(
-        name, channels, tokens, rate=rate, aligned=aligned, dtype=dtype, rngs=nnx.Rngs(0)
-    )
+def make(
+    name, *, channels=CHANNELS, tokens=TOKENS, rate=0.1, aligned=False, dtype=jnp.float32, layers=2
+):
+    """The network; with two layers, not the four that are compiled in twice the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adtr, "LAYERS", layers)
+        return models.create(
+            name, channels, tokens, rate=rate, aligned=aligned, dtype=dtype, rngs=nnx.Rngs(0)
+        )
 
 
 def names(name):
-    state = nnx.state(nnx.eval_shape(lambda: make(name)))
+    state = nnx.state(nnx.eval_shape(lambda: make(name, layers=4)))
     return {".".join(map(str, path)) for path, _ in nnx.to_flat_state(state)}
 
 
@@ -60,7 +66,7 @@ def f():
     ],
 )
 def test_parameter_count(name, count):
-    model = nnx.eval_shape(lambda: make(name, channels=720, tokens=256))
+    model = nnx.eval_shape(lambda: make(name, channels=720, tokens=256, layers=4))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
 
 
@@ -73,7 +79,10 @@ def test_the_variants_lack_the_part_they_are_named_for():
 
 
 def test_full_model_is_adtr_as_it_is_made_by_default():
-    created, direct = nnx.state(make("adtr")), nnx.state(ADTR(CHANNELS, TOKENS, rngs=nnx.Rngs(0)))
+    created, direct = (
+        nnx.state(make("adtr", layers=4)),
+        nnx.state(ADTR(CHANNELS, TOKENS, rngs=nnx.Rngs(0))),
+    )
     assert jax.tree.structure(created) == jax.tree.structure(direct)
     jax.tree.map(np.testing.assert_array_equal, created, direct)
 
@@ -163,7 +172,7 @@ def test_without_query_the_decoder_starts_from_the_encoder(f):
 
 
 def test_aligned_attention_looks_where_it_stands():
-    layer = make("no_query", aligned=True).decoder[3].cross_attention
+    layer = make("no_query", aligned=True, layers=4).decoder[3].cross_attention
     assert np.array_equal(layer.key.kernel[...], layer.query.kernel[...])
     assert not np.shares_memory(layer.key.kernel[...], layer.query.kernel[...])
     for name in ("no_attention", "cnn"):

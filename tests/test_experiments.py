@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stripes import ROOT, SIDE, SMALL, run, save, write_category
+from stripes import ROOT, SIDE, SMALL, call, command, run, save, write_category
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_eight_devices_give_the_scores_of_one(finished, common, tmp_path):
 
 def test_more_devices_than_there_are(common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
-    result = run("--category=stripes", *flags, "--devices=3", devices=2)
+    result = run("--category=stripes", *flags, "--devices=3", devices=2, whole=True)
     assert result.returncode == 2
     assert "error: --devices=3 must be from 1 to 2: so many there are" in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -91,7 +91,7 @@ def test_a_finished_run_is_evaluated_but_not_trained_again(finished, common):
     directory, _ = finished
     model = (directory / "model.safetensors").stat().st_mtime_ns
     metrics = (directory / "metrics.json").read_text()
-    result = run("--category=stripes", *common)
+    result = call("--category=stripes", *common)
     assert result.returncode == 0, result.stderr
     assert "training" not in result.stdout
     assert (directory / "model.safetensors").stat().st_mtime_ns == model
@@ -99,7 +99,7 @@ def test_a_finished_run_is_evaluated_but_not_trained_again(finished, common):
 
 
 def test_other_settings_are_refused(finished, common):
-    result = run("--category=stripes", *common, "--epochs=7")
+    result = call("--category=stripes", *common, "--epochs=7")
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1] == (
         f"error: {finished[0]}: holds a run of other settings or images (epochs was 6, is now 7); "
@@ -114,20 +114,21 @@ def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):
         (category / part).parent.mkdir(parents=True, exist_ok=True)
         (category / part).symlink_to(data / "stripes" / part)
     flags = [f"--data={tmp_path}", f"--out={tmp_path}", *common[2:], "--epochs=1"]
+    flags += ["--backbone=pixels", "--layers", "4"]
     for retrain in ([], ["--retrain"]):
-        result = run("--category=stripes", *flags, *retrain)
+        result = call("--category=stripes", *flags, *retrain)
         assert result.returncode == 0, result.stderr
     assert len(list((category / "train/good").iterdir())) == 16
     (category / "settings.json").unlink()
-    result = run("--category=stripes", *flags)
+    result = call("--category=stripes", *flags)
     assert result.returncode == 2
     assert "holds parts of a run without its settings.json" in result.stderr
 
 
 def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
-    command = [sys.executable, "-m", "experiments.mvtec", "--category=stripes", *flags]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    words = command("experiments.mvtec", "--category=stripes", *flags)
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "stripes/log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.01)
@@ -136,7 +137,7 @@ def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_p
     assert process.returncode == 130, errors
     assert "the same command, without --retrain, goes on" in errors
     assert not (tmp_path / "stripes/model.safetensors").exists()
-    result = run("--category=stripes", *flags)
+    result = call("--category=stripes", *flags)
     assert result.returncode == 0, result.stderr
     ours, whole = (folder / "model.safetensors" for folder in (tmp_path / "stripes", finished[0]))
     assert ours.read_bytes() == whole.read_bytes()
@@ -146,7 +147,7 @@ def test_damaged_model_is_named(common, finished):
     file = finished[0] / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    result = run("--category=stripes", *common)
+    result = call("--category=stripes", *common)
     file.write_bytes(whole)
     assert result.returncode == 2
     assert f"error: {file} is not a readable safetensors file" in result.stderr
@@ -154,7 +155,7 @@ def test_damaged_model_is_named(common, finished):
 
 
 def test_all_survives_a_failing_category(common):
-    result = run("--category=all", *common, "--epochs=1", "--retrain")
+    result = call("--category=all", *common, "--epochs=1", "--retrain")
     assert result.returncode == 1
     table = result.stdout.split("\n\n")[-1]
     lines = {line.split()[0]: line for line in table.splitlines()}
@@ -183,7 +184,7 @@ def test_all_survives_a_failing_category(common):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(flags, message, common):
-    result = run(*common, *flags)
+    result = call(*common, *flags)
     assert result.returncode == 2, result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

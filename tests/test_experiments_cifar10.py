@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stripes import run
+from stripes import call, run
 
 from adtr_jax.paper import CIFAR10_CLASSES
 
@@ -51,10 +51,11 @@ def _tested(folder: Path) -> dict[str, int]:
     return counts
 
 
-def test_one_class_is_normal(common):
-    result = run(*common, module=MODULE)
+def test_one_class_is_normal(common, tmp_path):
+    """The one training of a whole ADTR by a command: the others have fewer layers."""
+    result = run(*common, f"--out={tmp_path}", module=MODULE, whole=True)
     assert result.returncode == 0, result.stderr
-    folder = Path(common[2].partition("=")[2]) / "cat"
+    folder = tmp_path / "cat"
     counts = _tested(folder)
     assert counts.pop("good") == 6
     assert sum(counts.values()) == 6
@@ -68,7 +69,7 @@ def test_one_class_is_normal(common):
 def test_adtr_plus(anomalies, common):
     out = Path(common[2].partition("=")[2])
     word = str(out / anomalies) if anomalies.endswith("zip") else anomalies
-    result = run(*common, f"--anomalies={word}", module=MODULE)
+    result = call(*common, f"--anomalies={word}", module=MODULE)
     assert result.returncode == 0, result.stderr
     folder = out / ("cat+other" if anomalies.endswith("zip") else "cat+dog+truck")
     counts = _tested(folder)
@@ -89,7 +90,7 @@ def test_adtr_plus(anomalies, common):
     ],
 )
 def test_bad_input_is_one_line(flags, message, common):
-    result = run(*common, *flags, module=MODULE)
+    result = call(*common, *flags, module=MODULE)
     assert result.returncode == 2, result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stripes import SMALL, run, write_category
+from stripes import SMALL, call, write_category
 
 PLUS = ["--plus.epochs=3", "--plus.variants=2"]
 
@@ -30,7 +30,7 @@ def common(data, tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(common) -> tuple[Path, str]:
     """The results of ADTR+ with confetti, which trained the normal-only model first."""
-    result = run(*common, *PLUS, "--anomalies=confetti", "--tsne")
+    result = call(*common, *PLUS, "--anomalies=confetti", "--tsne")
     assert result.returncode == 0, result.stderr
     return Path(common[2].partition("=")[2]), result.stdout
 
@@ -50,17 +50,17 @@ def test_adtr_plus_goes_on_from_the_normal_only_model(finished, common):
     assert metrics["image_auroc"] == 1.0
     assert (out / "stripes+confetti/tsne.png").stat().st_size > 10_000
     model = (out / "stripes/model.safetensors").stat().st_mtime_ns
-    again = run(*common, *PLUS, "--anomalies=confetti")
+    again = call(*common, *PLUS, "--anomalies=confetti")
     assert again.returncode == 0, again.stderr
     assert (out / "stripes/model.safetensors").stat().st_mtime_ns == model
     assert json.loads((out / "stripes+confetti/metrics.json").read_text()) == metrics
 
 
 def test_other_anomalies_are_another_run(finished, common):
-    result = run(*common, *PLUS, "--anomalies=confetti", "--plus.alpha=0.1")
+    result = call(*common, *PLUS, "--anomalies=confetti", "--plus.alpha=0.1")
     assert result.returncode == 2
     assert "(plus.alpha was 0.003, is now 0.1)" in result.stderr
-    result = run(*common, "--plus.epochs=3", "--plus.variants=3", "--anomalies=confetti")
+    result = call(*common, "--plus.epochs=3", "--plus.variants=3", "--anomalies=confetti")
     assert "plus.variants was 2, is now 3" in result.stderr
 
 
@@ -75,7 +75,7 @@ def test_known_anomalies_are_taken_out_of_the_test(masks, finished, common, data
             (known / "ground_truth/noise").mkdir(parents=True, exist_ok=True)
             mask = data / f"stripes/ground_truth/noise/{name}_mask.png"
             shutil.copy(mask, known / "ground_truth/noise")
-    result = run(*common, *PLUS, f"--anomalies={known}")
+    result = call(*common, *PLUS, f"--anomalies={known}")
     assert result.returncode == 0, result.stderr
     with (out / f"stripes+{known.name}/scores.csv").open() as file:
         tested = [row["path"] for row in csv.DictReader(file)]
@@ -85,7 +85,7 @@ def test_known_anomalies_are_taken_out_of_the_test(masks, finished, common, data
 
 
 def test_unknown_anomalies(common):
-    result = run(*common, "--anomalies=confeti")
+    result = call(*common, "--anomalies=confeti")
     assert result.returncode == 2
     assert (
         result.stderr.strip()
@@ -99,7 +99,7 @@ def test_unknown_anomalies(common):
 
 def test_an_odd_batch_is_refused_before_anything_is_trained(common, tmp_path):
     flags = [*common[:2], f"--out={tmp_path}", *common[3:]]
-    result = run(*flags, "--anomalies=confetti", "--batch_size=15")
+    result = call(*flags, "--anomalies=confetti", "--batch_size=15")
     assert result.returncode == 2
     assert "error: --batch_size=15 must be even: half of each batch is anomalous" in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -108,7 +108,7 @@ def test_an_odd_batch_is_refused_before_anything_is_trained(common, tmp_path):
 def test_tsne_needs_masks(common, tmp_path):
     write_category(tmp_path / "data/stripes", wide=8, masks=False)
     flags = ["--category=stripes", f"--data={tmp_path / 'data'}", f"--out={tmp_path}", *common[3:]]
-    result = run(*flags, "--epochs=1", "--tsne")
+    result = call(*flags, "--epochs=1", "--tsne")
     assert result.returncode == 2
     assert "error: stripes: there are no masks, which --tsne needs" in result.stderr
     assert not (tmp_path / "stripes").exists()
@@ -120,7 +120,7 @@ def test_ablation(common, data, tmp_path):
     root.mkdir()
     (root / "stripes").symlink_to(data / "stripes")
     flags = [f"--data={root}", f"--out={tmp_path}", *common[3:], "--epochs=1", "--study=target"]
-    result = run("--category=stripes", *flags, module="experiments.ablation")
+    result = call("--category=stripes", *flags, module="experiments.ablation")
     assert result.returncode == 0, result.stderr
     table = result.stdout[result.stdout.rindex("pixel  ") :]
     for row in ("pixels", "features", "97.2", "91.3"):
@@ -132,7 +132,7 @@ def test_ablation(common, data, tmp_path):
     assert (folder / "pixel_auroc.png").stat().st_size > 5_000
     (root / "broken/train/good").mkdir(parents=True)
     (root / "broken/train/good/0.png").write_bytes(b"no image")
-    result = run("--category=all", *flags, module="experiments.ablation")
+    result = call("--category=all", *flags, module="experiments.ablation")
     assert result.returncode == 1
     assert "pixels    failed: broken failed" in result.stdout
     assert "features  failed: broken failed" in result.stdout
@@ -142,7 +142,7 @@ def test_ablation_survives_a_failing_row(common, tmp_path):
     """Where the weights cannot be downloaded each row says so."""
     flags = [common[0], common[1], f"--out={tmp_path}", *common[3:], "--epochs=1"]
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9"}
-    result = run(*flags, "--study=backbone", module="experiments.ablation", environment=nowhere)
+    result = call(*flags, "--study=backbone", module="experiments.ablation", environment=nowhere)
     assert result.returncode == 1
     assert "resnet-18" in result.stderr
     assert "failed" in result.stdout

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from stripes import run, write_category
+from stripes import call, run, write_category
 
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
@@ -122,7 +122,7 @@ def test_the_study_as_a_user_runs_it(tmp_path):
     write_category(tmp_path / "data/stripes", wide=8)
     flags = ["--category=stripes", f"--data={tmp_path / 'data'}", f"--out={tmp_path}"]
     flags += [f"--weights={tmp_path}", "--backbone=efficientnet-lite0", "--image_size=64"]
-    result = run(*flags, "--steps=300", module="experiments.identical_mapping")
+    result = run(*flags, "--steps=300", module="experiments.identical_mapping", whole=True)
     assert result.returncode == 0, result.stderr
     values = json.loads((tmp_path / "stripes/identical_mapping.json").read_text())
     for layer in ("linear", "attention"):
@@ -132,6 +132,6 @@ def test_the_study_as_a_user_runs_it(tmp_path):
     assert (tmp_path / "stripes/identical_mapping.png").stat().st_size > 20_000
     assert f"{values['linear']['pixel_auroc']:.4f}" in result.stdout
     write_category(tmp_path / "data/waves", wide=8, masks=False)
-    result = run("--category=waves", *flags[1:], module="experiments.identical_mapping")
+    result = call("--category=waves", *flags[1:], module="experiments.identical_mapping")
     assert result.returncode == 2
     assert "error: waves: the study needs to know which pixels are anomalous" in result.stderr

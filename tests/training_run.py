@@ -14,7 +14,7 @@ from flax import nnx
 from adtr_jax import losses, train
 from adtr_jax.config import AdtrSettings
 from adtr_jax.errors import InputError
-from adtr_jax.models.adtr import ADTR
+from adtr_jax.models import adtr
 from adtr_jax.rows import Share
 from adtr_jax.sharding import AXIS, device_mesh
 
@@ -22,8 +22,9 @@ from adtr_jax.sharding import AXIS, device_mesh
 def main(directory: Path, epochs: int, save_seconds: float) -> None:
     train.SAVE_SECONDS = save_seconds
     settings = AdtrSettings(epochs=epochs, batch_size=6)
-    graph, params = nnx.split(ADTR(12, 16, rngs=nnx.Rngs(0)))
-    features = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(np.float32)
+    adtr.LAYERS = 2  # compiled in half of the time; with more tokens, an epoch takes as long
+    graph, params = nnx.split(adtr.ADTR(12, 64, rngs=nnx.Rngs(0)))
+    features = np.random.default_rng(0).normal(size=(20, 8, 8, 12)).astype(np.float32)
 
     def loss(params, statistics, batch):
         f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
