@@ -67,7 +67,9 @@ def depthwise(dtype: str):
     return loss, tuple(start), images
 
 
-def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
+def curve(
+    method, dtype: str, devices: int, limit: int | None = None
+) -> tuple[list[float], list[float]]:
     """The loss of every step; and the mean of each of the statistics after the last."""
     mesh = device_mesh(devices)
     loss, start, data = method(dtype)
@@ -75,7 +77,7 @@ def curve(method, dtype: str, devices: int) -> tuple[list[float], list[float]]:
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
     run = train.compile_steps(loss, optimiser, 0, mesh)
     state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
-    state, rows = place(state, mesh), Rows(Share(data, IMAGES), mesh)
+    state, rows = place(state, mesh), Rows(Share(data, IMAGES), mesh, limit)
     values: list[float] = []
     for number in range(1, EPOCHS + 1):
         order, weight = Sampling(IMAGES, 0, batch_size=6, seed=0).epoch(number, devices)
@@ -93,4 +95,5 @@ if __name__ == "__main__":
         for method, dtype in runs
         for devices in (1, 8)
     }
+    curves["depthwise float64 8, a step at a time"] = curve(depthwise, "float64", 8, limit=1)
     print(json.dumps(curves))

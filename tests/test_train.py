@@ -97,6 +97,12 @@ def test_eight_devices_give_the_loss_curve_of_one(method, curves):
     assert eight_statistics == pytest.approx(one_statistics, rel=1e-9)
 
 
+def test_eight_devices_give_the_same_losses_where_not_all_images_fit(curves):
+    whole, parts = (curves[f"depthwise float64 8{how}"] for how in ("", ", a step at a time"))
+    assert parts[0] == pytest.approx(whole[0], rel=1e-12)
+    assert parts[1] == pytest.approx(whole[1], rel=1e-12)
+
+
 def test_eight_devices_give_the_first_losses_of_one_in_float32(curves):
     """Later AdamW, whose first steps follow the mere sign of a gradient, amplifies rounding."""
     eight, one = (curves[f"adtr float32 {devices}"][0] for devices in (8, 1))
