@@ -16,7 +16,7 @@ from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings, Settings
 from adtr_jax.resize import resize
 from adtr_jax.rows import Share
-from adtr_jax.sharding import in_own_batches
+from adtr_jax.sharding import batch_program, in_own_batches
 
 
 def layers(
@@ -101,8 +101,8 @@ def _of_all(
     def function(state: nnx.State, pixels: Array) -> tuple[Array, ...]:
         return extractor(nnx.merge(graph, state), pixels, settings)
 
-    size = settings.batch_size
-    return in_own_batches(function, state, images, mesh, batch_size=size, label="features", out=out)
+    program, size = batch_program(function, mesh), settings.batch_size
+    return in_own_batches(program, state, images, mesh, batch_size=size, label="features", out=out)
 
 
 def identity(

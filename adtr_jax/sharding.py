@@ -82,27 +82,37 @@ def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
     return jax.tree.map(put, tree)
 
 
-def in_batches(
-    function: Callable, state: Any, rows: Any, mesh: Mesh, *, batch_size: int, label: str
-) -> list[np.ndarray]:
-    """Applies `function(state, batch)` to all rows: a share in every process, batch by batch.
+def batch_program(function: Callable, mesh: Mesh) -> Callable:
+    """What `in_batches` runs, for this process's devices: compiled once for as long as it is kept.
 
     Args:
-        function, state, batch_size, label: as for `in_own_batches`.
+        function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
+        mesh: all devices.
+    """
+    return per_device(function, own_devices(mesh), (replicated, split()), split())
+
+
+def in_batches(
+    program: Callable, state: Any, rows: Any, mesh: Mesh, *, batch_size: int, label: str
+) -> list[np.ndarray]:
+    """Applies a program to the state and all rows: a share in every process, batch by batch.
+
+    Args:
+        program, state, batch_size, label: as for `in_own_batches`.
         rows: arrays `[n, ...]`, one row an image, the same in every process.
 
     Returns:
-        The function's outputs for all n images, in every process.
+        The program's outputs for all n images, in every process.
     """
     n = len(jax.tree.leaves(rows)[0])
     part = hosts.share(n)
     own = jax.tree.map(lambda array: array[part], rows)
-    outputs = in_own_batches(function, state, own, mesh, batch_size=batch_size, label=label)
+    outputs = in_own_batches(program, state, own, mesh, batch_size=batch_size, label=label)
     return [hosts.gather(np.asarray(output), n) for output in outputs]
 
 
 def in_own_batches(
-    function: Callable,
+    program: Callable,
     state: Any,
     rows: Any,
     mesh: Mesh,
@@ -111,13 +121,13 @@ def in_own_batches(
     label: str,
     out: list[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """Applies `function(state, batch)` to this process's rows, over its devices.
+    """Applies a program to the state and this process's rows, over its devices.
 
     Every batch has the same size, so that one program serves all; the last one is filled up with
     its last row and the surplus dropped.
 
     Args:
-        function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
+        program: of `batch_program`.
         state: the same on all devices.
         rows: arrays `[n, ...]` on the host, one row an image.
         mesh: all devices.
@@ -126,15 +136,14 @@ def in_own_batches(
         out: arrays for the outputs.
 
     Returns:
-        The function's outputs for all n images, on the host: `out`, if it is given.
+        The program's outputs for all n images, on the host: `out`, if it is given.
     """
     mesh = own_devices(mesh)
     n = len(jax.tree.leaves(rows)[0])
     size = -(-min(batch_size, max(n, 1)) // mesh.size) * mesh.size  # a share may be empty
-    compiled = per_device(function, mesh, (replicated, split()), split())
     state = place(state, mesh)
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows)
-    shapes = jax.eval_shape(compiled, state, like)
+    shapes = jax.eval_shape(program, state, like)
     outputs = out or [np.empty((n, *shape.shape[1:]), shape.dtype) for shape in shapes]
     pending: list[tuple[slice, tuple]] = []
 
@@ -149,7 +158,7 @@ def in_own_batches(
             part = slice(start, min(start + size, n))
             index = np.minimum(np.arange(start, start + size), n - 1)
             batch = jax.tree.map(lambda array, index=index: array[index], rows)
-            pending.append((part, compiled(state, place(batch, mesh, split()))))
+            pending.append((part, program(state, place(batch, mesh, split()))))
             if len(pending) > 1:  # fetched while the devices work on the next batch
                 fetch()
         if pending:

@@ -15,9 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt32
 
 from adtr_jax import hosts
-from adtr_jax.checkpoint import Checkpoints
 from adtr_jax.config import Settings
-from adtr_jax.log import TrainingLog
 from adtr_jax.models.dropout import seeds
 from adtr_jax.rows import Part, Rows, Share, draw
 from adtr_jax.sampling import Sampling
@@ -198,6 +196,10 @@ def fit(
         Stopped: on Ctrl-C or SIGTERM in any process, after saving.
         InputError: a damaged checkpoint.
     """
+    # Here, for whoever only predicts is spared the second that Orbax and TensorBoard take.
+    from adtr_jax.checkpoint import Checkpoints
+    from adtr_jax.log import TrainingLog
+
     anomalous = data.rows.total - data.normal
     sampling = Sampling(data.normal, anomalous, settings.batch_size, settings.seed)
     epochs = settings.epochs_of(sampling.steps)

@@ -136,6 +136,15 @@ def test_a_saved_detector_scores_the_same(prepared, detector, images, tmp_path):
     np.testing.assert_array_equal(scores, scores_again)
 
 
+def test_images_that_come_later_need_no_new_program(prepared, images):
+    """Three images, then three others: what scored the first scores the others."""
+    _, calibrated = prepared
+    both = [calibrated.score(images[i : i + 3], device_mesh())[1] for i in (0, 3)]
+    assert not np.array_equal(*both)
+    (program,) = calibrated._programs.values()
+    assert program._cache_size() == 1
+
+
 def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(
     detector, images, tmp_path, monkeypatch
 ):

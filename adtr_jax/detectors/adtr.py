@@ -17,7 +17,7 @@ from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.feature_cache import Arrays, FeatureCache
 from adtr_jax.rows import Share
 from adtr_jax.scoring import score_map, token_scores
-from adtr_jax.sharding import in_batches
+from adtr_jax.sharding import batch_program, in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Features = Float[np.ndarray, "n h w c"]
@@ -113,7 +113,8 @@ class Adtr(Detector):
 
         f = self.features(images, mesh)
         size = self.settings.batch_size
-        return in_batches(function, self.params, f, mesh, batch_size=size, label="differences")[0]
+        program = batch_program(function, mesh)
+        return in_batches(program, self.params, f, mesh, batch_size=size, label="differences")[0]
 
 
 def _state(statistics: features.Statistics) -> nnx.State:

@@ -2,7 +2,9 @@
 
 import abc
 import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,9 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax import state_file
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.config import Settings
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.scoring import image_score
-from adtr_jax.sharding import in_batches
+from adtr_jax.sharding import batch_program, in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Images = UInt8[np.ndarray, "n s s 3"]
@@ -82,20 +83,35 @@ class Detector(abc.ABC):
 
         Every process takes its share of the images, and returns all results.
         """
-        graph, backbone_state = nnx.split(self.backbone)
-        settings: Settings = self.settings
+        if mesh not in self._programs:
+            self._programs[mesh] = batch_program(self._scoring, mesh)
+        state = (nnx.split(self.backbone)[1], self.params, self.statistics)
+        maps, scores = in_batches(
+            self._programs[mesh],
+            state,
+            images,
+            mesh,
+            batch_size=self.settings.batch_size,
+            label="scores",
+        )
+        return maps, scores
+
+    @functools.cached_property
+    def _programs(self) -> dict[Mesh, Callable]:
+        """What `score` has compiled: images may come one by one."""
+        return {}
+
+    @functools.cached_property
+    def _scoring(self) -> Callable[..., tuple[Array, Array]]:
+        graph, _ = nnx.split(self.backbone)
 
         def function(state: Any, pixels: Array) -> tuple[Array, Array]:
             backbone_state, params, statistics = state
-            positions, maps = self.maps(
-                nnx.merge(graph, backbone_state), params, statistics, pixels
-            )
-            return maps, image_score(positions, maps, settings.image_score)
+            backbone = nnx.merge(graph, backbone_state)
+            positions, maps = self.maps(backbone, params, statistics, pixels)
+            return maps, image_score(positions, maps, self.settings.image_score)
 
-        state = (backbone_state, self.params, self.statistics)
-        size = settings.batch_size
-        maps, scores = in_batches(function, state, images, mesh, batch_size=size, label="scores")
-        return maps, scores
+        return function
 
     def save(self, path: Path) -> None:
         """Writes what was learned and, in the header, the settings to a safetensors file."""

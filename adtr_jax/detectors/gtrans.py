@@ -18,7 +18,7 @@ from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.feature_cache import Arrays, FeatureCache
 from adtr_jax.models.gtrans import GTrans, guidance_loss
 from adtr_jax.rows import Share
-from adtr_jax.sharding import in_own_batches
+from adtr_jax.sharding import batch_program, in_own_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 State = tuple[Params, Statistics]
@@ -98,10 +98,11 @@ class Gtrans(Detector):
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
         state, size = (self.params, self.statistics), self.settings.batch_size
+        program = batch_program(function, mesh)
         a_mse, a_cos = (
             hosts.gather(values, data.rows.total)
             for values in in_own_batches(
-                function, state, data.rows.arrays, mesh, batch_size=size, label="calibration"
+                program, state, data.rows.arrays, mesh, batch_size=size, label="calibration"
             )
         )
         model = nnx.merge(self.graph, *state, copy=True)
