@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=KEEP,
                 enable_async_checkpointing=False,
-                create=not hosts.several(),
+                create=False,
                 multiprocessing_options=_alone(),
             )
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -39,8 +40,14 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self._manager:  # ends Orbax's threads
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends Orbax's threads; not where another process has died, for which they would wait."""
+        if self._manager and not (error and hosts.several()):
             self._manager.close()
 
     def last(self, state: Any) -> tuple[int, Any]:

@@ -11,6 +11,10 @@ class InputError(Exception):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """The run was interrupted and saved; the same command goes on with it."""
+
+
 def unknown(what: str, word: str, known: Iterable[str]) -> InputError:
     """The error about a word that is none of the known ones: the nearest, and all there are.
 

@@ -164,6 +164,7 @@ def run_plus(
     if not isinstance(task.settings, AdtrSettings):
         raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
     plus.settings(task.settings)  # before anything is trained: do the settings go together?
+    hosts.agree("the anomalies", anomalies.identity())
     before = _Run(task, normal_only, memory)
     adtr = cast(Adtr, before.normal_only(weights, retrain=False))
     metrics = before.measured(*adtr.score(task.test_images, before.mesh))
@@ -206,7 +207,9 @@ class _Run:
         settings = self.task.settings
         with hosts.together():
             backbone = backbones.load(settings.backbone, weights)
-        self.claim(self.task.identity(weights), retrain=retrain)
+        identity = self.task.identity(weights)
+        hosts.agree("the backbone's weights", identity)
+        self.claim(identity, retrain=retrain)
         return self.trained(detectors.create(backbone, settings))
 
     def claim(self, identity: Mapping[str, Any], *, retrain: bool) -> None:

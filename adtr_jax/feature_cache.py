@@ -77,10 +77,11 @@ def _mapped(
 def _write(file: Path, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
     """Writes the arrays and their digest to a file of another name, which is then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=file.name, suffix=".part", dir=file.parent)
-    part, size = Path(name), _offsets(shapes)[-1]
-    try:
-        with os.fdopen(handle, "r+b") as opened:
+    size = _offsets(shapes)[-1]
+    # A folder of its own, so that the file gets the permissions that the user's umask gives.
+    with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=file.parent) as folder:
+        part = Path(folder) / file.name
+        with part.open("w+b") as opened:
             _reserve(opened, size + _DIGEST)
             arrays = _mapped(part, shapes, "r+")
             fill([*arrays])
@@ -92,8 +93,6 @@ def _write(file: Path, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _reserve(opened: BinaryIO, size: int) -> None:
@@ -118,5 +117,8 @@ def _sound(file: Path, size: int) -> bool:
     """Whether the file is there, complete and undamaged."""
     if not file.is_file() or file.stat().st_size != size + _DIGEST:
         return False
-    with file.open("rb") as opened:
-        return _digest(opened, size) == opened.read()
+    try:
+        with file.open("rb") as opened:
+            return _digest(opened, size) == opened.read()
+    except OSError:  # a block that the disc cannot read
+        return False

@@ -18,6 +18,8 @@ from adtr_jax.resize import resize
 from adtr_jax.rows import Share
 from adtr_jax.sharding import batch_program, in_own_batches
 
+VERSION = 1  # of all that is written here or in `data.synthetic`: raise it when features change
+
 
 def layers(
     backbone: Backbone, pixels: UInt8[Array, "b s s 3"], settings: Settings
@@ -109,11 +111,14 @@ def identity(
     backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: Settings
 ) -> dict[str, Any]:
     """What the features of these images depend on, as JSON values: the key of a `FeatureCache`."""
+    black_and_white = np.array([[[[0] * 3, [255] * 3]]], np.uint8)
     weights = hashlib.sha256()
     for leaf in jax.tree.leaves(nnx.state(backbone)):
         weights.update(np.asarray(leaf).tobytes())
     return {
+        "version": VERSION,
         "backbone": settings.backbone,
+        "normalise": np.asarray(backbone.normalise(black_and_white)).tolist(),
         "weights": weights.hexdigest(),
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "layers": list(settings.layers),

@@ -6,10 +6,13 @@ which is the rule, nothing here communicates.
 
 import os
 import re
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import jax
@@ -17,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped, UInt8
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, Stopped
 
 T = TypeVar("T")
 
@@ -25,7 +28,11 @@ T = TypeVar("T")
 TIMEOUT = 60
 AUTO = "auto"
 _MESSAGE_BYTES = 4096
-_LOST = "gloo|nccl|connection|heartbeat|coordination|unavailable"  # in what JAX raises then
+_LOST = "gloo|nccl|heartbeat|coordination|distributed"  # in what JAX raises then
+
+
+class AgreedError(InputError):
+    """An InputError that all processes raise at the same point."""
 
 
 def join(where: str) -> None:
@@ -38,20 +45,33 @@ def join(where: str) -> None:
     Raises:
         InputError: neither, or no connection.
     """
-    found = re.fullmatch(r"([^,]+:\d+),(\d+)/(\d+)", where)
+    found = re.fullmatch(r"([^,]+):(\d+),(\d+)/(\d+)", where)
     if found is None and where != AUTO:
         raise InputError(
             f"--hosts={where} is neither {AUTO} nor ADDRESS:PORT,INDEX/COUNT, "
             "such as 10.0.0.1:1234,0/2"
         )
-    address, index, count = found.groups() if found else (None, None, None)
-    if found and not int(index or 0) < int(count or 0):
-        raise InputError(f"--hosts={where}: the processes count from 0, so {index}/{count} is none")
+    place: dict[str, Any] = {}
+    if found:
+        address, (port, index, count) = found[1], map(int, found.groups()[1:])
+        if not 0 < port < 2**16:
+            raise InputError(f"--hosts={where}: there is no port {port}: take one below 65536")
+        if not index < count:
+            raise InputError(
+                f"--hosts={where}: the processes count from 0, so {index}/{count} is none"
+            )
+        if index:
+            _wait_for(address, port, where)
+        place = {
+            "coordinator_address": f"{address}:{port}",
+            "cluster_detection_method": "deactivate",
+        }
+        place |= {"num_processes": count, "process_id": index}
+    # It would swallow SIGTERM before the training, which saves by itself and stops.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            address,
-            None if count is None else int(count),
-            None if index is None else int(index),
+            **place,
             initialization_timeout=2 * TIMEOUT,
             heartbeat_timeout_seconds=TIMEOUT,
             shutdown_timeout_seconds=TIMEOUT,
@@ -59,11 +79,38 @@ def join(where: str) -> None:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--hosts={where}: the processes did not find each other ({reason}); start all of them "
-            "within two minutes of each other, with the first one's address"
+            f"--hosts={where}: the processes did not find each other ({reason}); say where they "
+            "are with --hosts=ADDRESS:PORT,INDEX/COUNT"
         ) from error
+    if not found and _alone_on_its_machine():
+        # Under SLURM and Open MPI JAX takes one GPU a process, as if there were one for each.
+        for kind in ("cuda", "rocm"):
+            jax.config.update(f"jax_{kind}_visible_devices", "all")
     if jax.process_index():
         _fall_silent()
+
+
+def _wait_for(address: str, port: int, where: str) -> None:
+    """Until the first process answers. JAX's own wait would end with a crash."""
+    end = time.monotonic() + 2 * TIMEOUT
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=TIMEOUT).close()
+        except OSError as error:
+            if time.monotonic() > end:
+                raise InputError(
+                    f"--hosts={where}: the first process does not answer ({error}); start all of "
+                    f"them within {2 * TIMEOUT} seconds of each other, with the first one's address"
+                ) from error
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _alone_on_its_machine() -> bool:
+    """Whether the launcher has started no other process here."""
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0]
+    return "1" in (tasks, os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE"))
 
 
 def _fall_silent() -> None:
@@ -74,30 +121,69 @@ def _fall_silent() -> None:
 def until_one_fails(action: Callable[[], T]) -> T:
     """Runs what all processes do together; where it fails on one, that one ends at once.
 
-    The others then lose the connection to it, which ends them too: nobody waits for the dead.
-    Errors that all processes raise, and Ctrl-C, which they agree on, pass.
+    The others then lose the connection to it, which ends them too: nobody waits for the dead. What
+    all processes raise or none, `AgreedError` and `Stopped`, passes.
     """
     try:
-        return action()
-    except (InputError, KeyboardInterrupt):
+        try:
+            return action()
+        finally:
+            # The others wait here until the first one has written everything: a process that ends
+            # is not waited for as long.
+            if not _alone(sys.exception()):
+                smallest(0)
+    except (AgreedError, Stopped):
         raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        if re.search(_LOST, text, re.IGNORECASE):
-            print(
-                f"error: another process has ended, or the network to it is gone ({text[:200]}); "
-                "start the same command on all machines again, and the run goes on",
-                file=sys.stderr,
-            )
-        else:
-            traceback.print_exc()
+    except BaseException as error:
+        status = _say(error)
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)  # a regular end would wait for the others
+        os._exit(status)  # a regular end would wait for the others
+
+
+def _alone(error: BaseException | None) -> bool:
+    """Whether this process alone has failed."""
+    return error is not None and not isinstance(error, AgreedError | Stopped)
+
+
+def _say(error: BaseException) -> int:
+    """Says why this process ends alone; returns its exit status."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; the same command, without --retrain, goes on", file=sys.stderr)
+        return 130
+    if isinstance(error, InputError | OSError | MemoryError):
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+    if isinstance(error, RuntimeError | ValueError) and re.search(_LOST, text, re.IGNORECASE):
+        print(
+            f"error: another process has ended, or the network to it is gone ({text[:200]}); "
+            "start the same command on all machines again, and the run goes on",
+            file=sys.stderr,
+        )
+    else:
+        traceback.print_exception(error)
+    return 1
 
 
 def lost(error: Exception) -> bool:
     """Whether an error may mean that the processes are no longer at the same point."""
-    return several() and not isinstance(error, InputError)
+    return several() and not isinstance(error, AgreedError)
+
+
+def agree(what: str, value: object) -> None:
+    """Checks that all processes have the same value, told by its `repr`.
+
+    Raises:
+        AgreedError: they have not.
+    """
+    if several():
+        digest = np.frombuffer(sha256(repr(value).encode()).digest(), np.uint8)
+        if len(np.unique(gather(digest[None], jax.process_count()), axis=0)) > 1:
+            raise AgreedError(
+                f"the machines differ in {what}: give all of them the same command, images and "
+                "weights"
+            )
 
 
 def several() -> bool:
@@ -115,18 +201,13 @@ def share(total: int) -> slice:
 
     The order of the parts is that of the processes.
     """
-    return share_of(jax.process_index(), total)
-
-
-def share_of(process: int, total: int) -> slice:
-    """The part of a given process."""
-    size = -(-total // jax.process_count())
+    process, size = jax.process_index(), -(-total // jax.process_count())
     return slice(min(process * size, total), min((process + 1) * size, total))
 
 
 def gather(part: Shaped[np.ndarray, "_ ..."], total: int) -> Shaped[np.ndarray, "n ..."]:
     """The rows of all processes, each of which has its `share` of them."""
-    if not several():
+    if not several() or not total:
         return part
     size = -(-total // jax.process_count())
     padded = np.zeros((size, *part.shape[1:]), part.dtype)
@@ -184,4 +265,4 @@ def together() -> Iterator[None]:
     own = np.frombuffer(text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
     for row in gather(own[None], jax.process_count()):
         if message := row.tobytes().rstrip(b"\0").decode(errors="replace"):
-            raise InputError(message)
+            raise AgreedError(message)

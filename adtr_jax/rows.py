@@ -64,7 +64,11 @@ class Rows:
         self._most = -(-share.total // jax.process_count())  # rows of a process
         leaves = jax.tree.leaves(share.arrays)
         row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
-        limit = hosts.smallest(memory.of_device() if limit is None else limit)
+        if limit is None:
+            limit = memory.of_device()
+            if any(isinstance(leaf, np.memmap) for leaf in leaves):  # they pass through memory
+                limit = min(limit, memory.of_host())
+        limit = hosts.smallest(limit)
         self._fits = limit * mesh.size // jax.process_count() // max(row, 1)
         self._whole = None
         if self._fits >= self._most:
@@ -115,7 +119,8 @@ class Rows:
             if len(own) == len(array) == block:
                 return array
             taken = np.zeros((block, *array.shape[1:]), array.dtype)
-            taken[: len(own)] = array[own]
+            # Without a copy on the way, which indexing would make.
+            np.take(array, own, axis=0, out=taken[: len(own)], mode="clip")
             return taken
 
         return jax.tree.map(take, self._share.arrays)

@@ -25,13 +25,13 @@ def device_mesh(count: int | None = None) -> Mesh:
     if count is not None and not 0 < count <= own:
         raise InputError(f"--devices={count} must be from 1 to {own}: so many there are")
     devices = [
-        [device for device in jax.devices() if device.process_index == process][:count]
+        [device for device in jax.devices() if device.process_index == process]
         for process in range(jax.process_count())
     ]
     if len({len(of_one) for of_one in devices}) > 1:
         numbers = ", ".join(str(len(of_one)) for of_one in devices)
-        raise InputError(f"the processes have {numbers} devices: give --devices=N, the least")
-    return Mesh(np.array(devices).reshape(-1), (AXIS,))
+        raise InputError(f"the machines have {numbers} devices: all must have equally many")
+    return Mesh(np.array(devices)[:, :count].reshape(-1), (AXIS,))
 
 
 def own_devices(mesh: Mesh) -> Mesh:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int32, UInt32
 
 from adtr_jax import hosts
 from adtr_jax.config import Settings
+from adtr_jax.errors import Stopped
 from adtr_jax.models.dropout import seeds
 from adtr_jax.rows import Part, Rows, Share, draw
 from adtr_jax.sampling import Sampling
@@ -59,10 +60,6 @@ class Batch(NamedTuple):
 
 # -> one loss an image, and the statistics after this batch, the same on all devices.
 Loss = Callable[[Params, Statistics, Batch], tuple[Float[Array, "b"], Statistics]]
-
-
-class Stopped(KeyboardInterrupt):
-    """The run was interrupted and saved; the same command goes on with it."""
 
 
 class TrainState(NamedTuple):

@@ -98,7 +98,8 @@ def run(command: Ablation) -> bool:
     study = command.study
     if command.method != method_of(study):
         raise InputError(f"--study={study} is of {method_of(study)}: leave --method out")
-    names, read = source(command)
+    with hosts.together():
+        names, read = source(command)
     results: Results = {}
     by_category: dict[str, Results] = {}
     folder, used = command.out / study, set[Path]()

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,6 +183,9 @@ def measure(
     if command.method != "adtr" and (command.anomalies or command.tsne):
         flag = "anomalies" if command.anomalies else "tsne"
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={command.method}")
+    if command.memory is not None and not 0 <= command.memory < math.inf:
+        raise InputError(f"--memory={command.memory} must be at least 0")
+    hosts.agree("what they are to do", (names, _together(command)))
     device_mesh(command.devices)  # raises before anything is downloaded, read or trained
     with hosts.together():
         ensure_weights(command.settings.backbone, command.weights)
@@ -189,6 +193,7 @@ def measure(
         try:
             with hosts.together():
                 category, chosen = _read(name, read, command, read_anomalies)
+            hosts.agree("their images' names", [s.name for s in category.train + category.test])
             _run_one(category, chosen, command, before, results)
         except Exception as error:  # whatever it is, the other categories are not to blame
             if len(names) == 1 or hosts.lost(error):
@@ -196,6 +201,12 @@ def measure(
             results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
     return before, results
+
+
+def _together(command: Command) -> tuple[object, ...]:
+    """What several machines must agree on; folders may differ."""
+    evaluated = (command.devices, command.retrain, command.tsne, command.anomalies is None)
+    return command.settings, command.plus, evaluated
 
 
 def ensure_weights(backbone: str, folder: Path) -> None:

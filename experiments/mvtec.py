@@ -53,9 +53,10 @@ def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
 
 def run(command: Mvtec) -> bool:
     """Runs the experiment."""
-    from adtr_jax import paper, paper_gtrans
+    from adtr_jax import hosts, paper, paper_gtrans
 
-    names, read = source(command)
+    with hosts.together():
+        names, read = source(command)
     wide = command.settings.backbone == "wide-resnet-50-2"
     gtrans = paper_gtrans.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
     return run_categories(names, read, command, paper.MVTEC_AD | {"GTrans": gtrans})

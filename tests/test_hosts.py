@@ -40,8 +40,8 @@ def data(tmp_path_factory) -> str:
 
 
 @contextmanager
-def pair(flags: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
-    """The command in two processes, each with two devices and flags of its own."""
+def pair(flags: list[list[str]], devices: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
+    """The command in two processes, each with so many devices and flags of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -52,7 +52,7 @@ def pair(flags: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
                 f"--hosts=localhost:{port},{index}/2",
             ],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,7 +92,9 @@ def test_two_processes_get_the_numbers_of_one_though_one_is_killed(data, tmp_pat
     flags = [[data, f"--out={tmp_path / name}"] for name in ("two", "nothing")]
     log = tmp_path / "two/stripes/log.jsonl"
 
-    with pair(flags) as processes:  # a dead one ends the other
+    # A dead one ends the other: at once, where a process has one device. Where it has two, one may
+    # wait for the other until the dead process is missed, after `hosts.TIMEOUT`.
+    with pair(flags, devices=1) as processes:
         wait_for_epoch(log, 3)
         start = time.monotonic()
         processes[1].kill()
@@ -103,12 +105,13 @@ def test_two_processes_get_the_numbers_of_one_though_one_is_killed(data, tmp_pat
         assert "Traceback" not in stderr
     assert 3 <= len(losses(log)) < EPOCHS
 
+    flags[1].append("--memory=0")  # where one has no memory, all read their rows part by part
     with pair(flags) as processes:  # and the same command goes on
         (status, stdout, stderr), (other, silent, _) = ends(processes)
         assert (status, other) == (0, 0), stderr
     assert "stripes" in stdout.splitlines()[-1]
     assert "AUROC" not in silent
-    assert not (tmp_path / "nothing").exists()
+    assert [path.name for path in (tmp_path / "nothing").iterdir()] == [".features"]
 
     theirs = losses(tmp_path / "one/stripes/log.jsonl")
     assert losses(log) == pytest.approx(theirs, rel=1e-4)
@@ -123,23 +126,34 @@ def test_two_processes_get_the_numbers_of_one_though_one_is_killed(data, tmp_pat
     assert scores[0].count("\n") == scores[1].count("\n") == 17
 
 
-def test_what_one_process_finds_wrong_all_say(data, tmp_path):
-    """The second one has a damaged image."""
+@pytest.mark.parametrize("wrong", ["damaged", "missing", "different"])
+def test_what_one_process_finds_wrong_all_say(wrong, data, tmp_path):
+    """The second one has a damaged image, none at all, or others."""
     other = tmp_path / "data"
-    write_category(other / "stripes", wide=8)
-    (other / "stripes/train/good/015.png").write_bytes(b"no image")
     flags = [[data, f"--out={tmp_path}"], [f"--data={other}", f"--out={tmp_path}"]]
+    message = f"error: {other}"
+    if wrong != "missing":
+        write_category(other / "stripes", wide=8)
+    if wrong == "damaged":
+        (other / "stripes/train/good/015.png").write_bytes(b"no image")
+        message = f"error: {other / 'stripes/train/good/015.png'}"
+    if wrong == "different":
+        (other / "stripes/train/good/015.png").unlink()
+        message = "error: the machines differ in their images' names: give all of them the same"
     with pair(flags) as processes:
         for status, _, stderr in ends(processes):
-            assert status == 2
-            last = stderr.strip().splitlines()[-1]
-            assert last.startswith(f"error: {other / 'stripes/train/good/015.png'}")
+            assert status == 2, stderr
+            assert stderr.strip().splitlines()[-1].startswith(message)
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
         ("nowhere", "--hosts=nowhere is neither auto nor ADDRESS:PORT,INDEX/COUNT, such as"),
+        (
+            "localhost:99999,0/2",
+            "--hosts=localhost:99999,0/2: there is no port 99999: take one below",
+        ),
         ("localhost:1,2/2", "--hosts=localhost:1,2/2: the processes count from 0, so 2/2 is none"),
     ],
 )
@@ -150,8 +164,11 @@ def test_an_address_that_makes_no_sense(where, message):
 
 def test_shares_are_contiguous_and_complete(monkeypatch):
     monkeypatch.setattr(hosts.jax, "process_count", lambda: 4)
-    parts = [hosts.share_of(process, 6) for process in range(4)]
+
+    def share(process: int, total: int) -> slice:
+        monkeypatch.setattr(hosts.jax, "process_index", lambda: process)
+        return hosts.share(total)
+
+    parts = [share(process, 6) for process in range(4)]
     assert parts == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 6)]
-    assert [hosts.share_of(3, total) for total in (0, 3, 4)] == [
-        *(slice(0, 0), slice(3, 3), slice(3, 4))
-    ]
+    assert [share(3, total) for total in (0, 3, 4)] == [*(slice(0, 0), slice(3, 3), slice(3, 4))]
