@@ -137,10 +137,12 @@ def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_p
     assert process.returncode == 130, errors
     assert "the same command, without --retrain, goes on" in errors
     assert not (tmp_path / "stripes/model.safetensors").exists()
-    result = call("--category=stripes", *flags)
+    # It goes on with less memory: features in a file, and the rows of one step at a time.
+    result = call("--category=stripes", *flags, "--memory=0")
     assert result.returncode == 0, result.stderr
     ours, whole = (folder / "model.safetensors" for folder in (tmp_path / "stripes", finished[0]))
     assert ours.read_bytes() == whole.read_bytes()
+    assert len(list((tmp_path / ".features").glob("*.features"))) == 1
 
 
 def test_damaged_model_is_named(common, finished):
@@ -179,6 +181,7 @@ def test_all_survives_a_failing_category(common):
         (["--category=stripes", "--image_size=100"], "--image_size=100 must be a multiple of"),
             (["--category=stripes", "--image_size=16"], "--image_size=16 must be at least 32"),
         (["--category=stripes", "--backbone=efficientnet-lite9"], "did you mean efficientnet-lite"),
+        (["--category=stripes", "--memory=nan"], "--memory=nan must be at least 0"),
         (["--category=corrupt"], "001.png is corrupt"),
         (["--category=stripes", "--data=nowhere"], "nowhere"),
     ],

@@ -18,12 +18,14 @@ def common(tmp_path_factory) -> list[str]:
 
 
 def test_a_study_of_the_evaluation_trains_once(common):
-    result = run(*common, "--study=coefficient", module="experiments.ablation", whole=True)
+    flags = [*common, "--study=coefficient", "--memory=0"]  # the features go to files
+    result = run(*flags, module="experiments.ablation", whole=True)
     assert result.returncode == 0, result.stderr
     folder = Path(common[2].partition("=")[2]) / "coefficient"
     assert {path.name for path in folder.iterdir()} == {
         *("trained", "results.json", "image_auroc.png", "pixel_auroc.png")
     }
+    assert len(list((folder / "trained/.features").glob("*.features"))) == 2  # with held-out ones
     rows = json.loads((folder / "results.json").read_text())
     assert list(rows) == ["half", "mse", "cos", "alpha"]
     results = [by_category["stripes"] for by_category in rows.values()]

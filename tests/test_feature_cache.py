@@ -1,13 +1,21 @@
 """Features in files: found again, keyed, damaged, half-written, made by two runs at once."""
 
+import dataclasses
+import json
 import threading
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from adtr_jax import features
+from adtr_jax.backbones.pixels import Pixels
+from adtr_jax.config import AdtrSettings
 from adtr_jax.feature_cache import FeatureCache
 
+CHANGES = (("layers", (3,)), ("dtype", "bfloat16"))
 SHAPES = [(5, 4, 3), (5,)]
 KEY = {"backbone": "efficientnet-b4", "layers": [1, 2]}
 
@@ -34,7 +42,7 @@ class Features:
 
 
 @pytest.fixture
-def features() -> Features:
+def counted() -> Features:
     return Features()
 
 
@@ -43,15 +51,15 @@ def only_file(folder: Path) -> Path:
     return file
 
 
-def test_what_fits_into_memory_makes_no_file(tmp_path, features):
+def test_what_fits_into_memory_makes_no_file(tmp_path, counted):
     size = 4 * (5 * 4 * 3 + 5)
-    arrays = features.of(FeatureCache(tmp_path / "cache", size))
+    arrays = counted.of(FeatureCache(tmp_path / "cache", size))
     assert not isinstance(arrays[0], np.memmap)
     assert not (tmp_path / "cache").exists()
-    assert isinstance(features.of(FeatureCache(tmp_path / "cache", size - 1))[0], np.memmap)
+    assert isinstance(counted.of(FeatureCache(tmp_path / "cache", size - 1))[0], np.memmap)
 
 
-def test_the_limit_is_two_fifths_of_the_free_memory(tmp_path, features, monkeypatch):
+def test_the_limit_is_two_fifths_of_the_free_memory(tmp_path, counted, monkeypatch):
     from adtr_jax import memory
 
     class Free:
@@ -59,46 +67,46 @@ def test_the_limit_is_two_fifths_of_the_free_memory(tmp_path, features, monkeypa
 
     monkeypatch.setattr(memory.psutil, "virtual_memory", Free)
     assert memory.of_host() == 260
-    assert not isinstance(features.of(FeatureCache(tmp_path))[0], np.memmap)
+    assert not isinstance(counted.of(FeatureCache(tmp_path))[0], np.memmap)
     Free.available = 649
-    assert isinstance(features.of(FeatureCache(tmp_path))[0], np.memmap)
+    assert isinstance(counted.of(FeatureCache(tmp_path))[0], np.memmap)
 
 
-def test_a_later_run_finds_the_file_and_cannot_change_it(tmp_path, features):
-    features.of(FeatureCache(tmp_path, 0))
-    arrays = features.of(FeatureCache(tmp_path, 0))
-    assert features.fills == 1
+def test_a_later_run_finds_the_file_and_cannot_change_it(tmp_path, counted):
+    counted.of(FeatureCache(tmp_path, 0))
+    arrays = counted.of(FeatureCache(tmp_path, 0))
+    assert counted.fills == 1
     with pytest.raises(ValueError, match="read-only"):
         arrays[0][0] = 1
 
 
-def test_another_key_is_another_file(tmp_path, features):
-    features.of(FeatureCache(tmp_path, 0))
-    features.of(FeatureCache(tmp_path, 0), KEY | {"layers": [1, 3]})
-    assert (features.fills, len(list(tmp_path.iterdir()))) == (2, 2)
+def test_another_key_is_another_file(tmp_path, counted):
+    counted.of(FeatureCache(tmp_path, 0))
+    counted.of(FeatureCache(tmp_path, 0), KEY | {"layers": [1, 3]})
+    assert (counted.fills, len(list(tmp_path.iterdir()))) == (2, 2)
 
 
 @pytest.mark.parametrize("offset", [0, 100, 259, -1])
-def test_a_damaged_file_is_made_again(tmp_path, features, offset):
-    features.of(FeatureCache(tmp_path, 0))
+def test_a_damaged_file_is_made_again(tmp_path, counted, offset):
+    counted.of(FeatureCache(tmp_path, 0))
     file = only_file(tmp_path)
     content = bytearray(file.read_bytes())
     content[offset] ^= 1
     file.write_bytes(content)
-    features.of(FeatureCache(tmp_path, 0))
-    assert features.fills == 2
-    features.of(FeatureCache(tmp_path, 0))
-    assert features.fills == 2
+    counted.of(FeatureCache(tmp_path, 0))
+    assert counted.fills == 2
+    counted.of(FeatureCache(tmp_path, 0))
+    assert counted.fills == 2
 
 
 @pytest.mark.parametrize("size", [0, 100, 291])
-def test_a_cut_file_is_made_again(tmp_path, features, size):
-    features.of(FeatureCache(tmp_path, 0))
+def test_a_cut_file_is_made_again(tmp_path, counted, size):
+    counted.of(FeatureCache(tmp_path, 0))
     file = only_file(tmp_path)
     assert file.stat().st_size == 260 + 32
     file.write_bytes(file.read_bytes()[:size])
-    features.of(FeatureCache(tmp_path, 0))
-    assert features.fills == 2
+    counted.of(FeatureCache(tmp_path, 0))
+    assert counted.fills == 2
 
 
 def test_a_run_that_fails_leaves_no_file(tmp_path):
@@ -111,14 +119,14 @@ def test_a_run_that_fails_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, features):
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, counted):
     """Both have begun to write before either has ended."""
     both = threading.Barrier(2)
 
     def run() -> None:
         def fill(arrays):
             both.wait(timeout=30)
-            for array, values in zip(arrays, features.values, strict=True):
+            for array, values in zip(arrays, counted.values, strict=True):
                 array[...] = values
             both.wait(timeout=30)
 
@@ -132,7 +140,36 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path, features):
         thread.join(timeout=60)
     assert len(results) == 2
     for arrays in results:
-        np.testing.assert_array_equal(arrays[0], features.values[0])
+        np.testing.assert_array_equal(arrays[0], counted.values[0])
     assert only_file(tmp_path).suffix == ".features"
-    features.of(FeatureCache(tmp_path, 0))
-    assert features.fills == 0
+    counted.of(FeatureCache(tmp_path, 0))
+    assert counted.fills == 0
+
+
+class OneWeight(Pixels):
+    """A network with a weight."""
+
+    def __init__(self, value: float):
+        self.weight = nnx.Param(jnp.full(3, value))
+
+
+def test_the_key_of_features_tells_apart_all_that_they_depend_on(monkeypatch):
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    other = images.copy()
+    other[1, 5, 6, 2] = 1
+    settings = AdtrSettings(image_size=32, layers=(4,))
+    layers, half = (dataclasses.replace(settings, **{name: value}) for name, value in CHANGES)
+    first = features.identity(OneWeight(1), images, settings)
+    assert first == features.identity(OneWeight(1), images.copy(), settings)
+    keys = [
+        first,
+        features.identity(OneWeight(2), images, settings),
+        features.identity(OneWeight(1), other, settings),
+        features.identity(OneWeight(1), images, layers),
+        features.identity(OneWeight(1), images, half),
+    ]
+    monkeypatch.setattr(OneWeight, "normalise", lambda self, pixels: jnp.asarray(pixels) / 255)
+    keys.append(features.identity(OneWeight(1), images, settings))
+    monkeypatch.setattr(features, "VERSION", 0)
+    keys.append(features.identity(OneWeight(1), images, settings))
+    assert len({json.dumps(key) for key in keys}) == 7
