@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 # The files that take longest, the longest first. Where the files are shared out over processes,
-# none of these then is begun when all others are done, and keeps one busy while the rest wait.
+# none of these is then begun when all others are done, to keep one process busy while others wait.
 LONGEST = (
     "test_experiments",
     "test_train",

@@ -25,11 +25,18 @@ SIDE = 64
 SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
 SMALL += ["--layers", "1", "2", "3"]
 LAYERS = 1  # of ADTR's encoder, and of its decoder: each takes seconds to compile
-SHALLOW = f"""
+# TensorBoard's writer imports PyTorch where it is installed, has no use for it, and takes seconds.
+WITHOUT_TORCH = """
 import runpy, sys
+sys.modules["torch"] = None
+del sys.argv[0]
+"""
+SCRIPT = f"""{WITHOUT_TORCH}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+SHALLOW = f"""{WITHOUT_TORCH}
 from adtr_jax.models import adtr
 adtr.LAYERS = {LAYERS}
-del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
@@ -38,6 +45,11 @@ def command(module: str, *arguments: str, whole: bool = False) -> list[str]:
     """A command as a user types it, or with an ADTR of few layers, to be run in ROOT."""
     start = ["-m"] if whole else ["-c", SHALLOW]
     return [sys.executable, *start, module, *arguments]
+
+
+def script(name: str, *arguments: str) -> list[str]:
+    """A file beside this one, to be run in ROOT."""
+    return [sys.executable, "-c", SCRIPT, str(Path(__file__).with_name(name)), *arguments]
 
 
 def run(

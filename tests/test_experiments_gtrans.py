@@ -14,7 +14,7 @@ def common(tmp_path_factory) -> list[str]:
     data, weights, out = (tmp_path_factory.mktemp(part) for part in ("data", "weights", "out"))
     write_category(data / "stripes", wide=8)
     flags = ["--category=stripes", f"--data={data}", f"--out={out}", f"--weights={weights}"]
-    return [*flags, *SMALL, "--held_out=0.25"]
+    return [*flags, *SMALL, "--held_out=0.25", "--blocks=1"]
 
 
 def test_a_study_of_the_evaluation_trains_once(common):

@@ -36,7 +36,8 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="module")
 def detector() -> Gtrans:
     """An untrained one, with a random AGN that is not Trans."""
-    with pytest.MonkeyPatch.context() as patch:
+    # Random numbers of this kind are compiled in half of the time.
+    with pytest.MonkeyPatch.context() as patch, jax.default_prng_impl("rbg"):
         patch.setitem(LAYOUTS, "resnet-18", SMALLEST)
         agn = nnx.jit(lambda: backbones.create("resnet-18", rngs=nnx.Rngs(1)))()
         return Gtrans.create(agn, SETTINGS)

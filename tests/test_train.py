@@ -4,22 +4,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import optax
 import pytest
-from stripes import call
+from stripes import ROOT, call, script
 
 from adtr_jax import train
 from adtr_jax.config import AdtrSettings, GtransSettings, Plus
 from adtr_jax.errors import InputError
 from adtr_jax.rows import Part, Share
 from adtr_jax.sharding import device_mesh
-
-SCRIPT = Path(__file__).parent / "training_run.py"
 
 
 def _start(directory: Path, *, devices: int = 1, epochs: int = 4, save_seconds: float = 60):
@@ -28,9 +25,13 @@ def _start(directory: Path, *, devices: int = 1, epochs: int = 4, save_seconds: 
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, str(SCRIPT), str(directory), str(epochs), str(save_seconds)]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        script("training_run.py", str(directory), str(epochs), str(save_seconds)),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -73,9 +74,13 @@ def curves() -> dict[str, tuple[list[float], list[float]]]:
     """Losses and final statistics of `devices_run.py`, by method, dtype and number of devices."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-    script = Path(__file__).parent / "devices_run.py"
     result = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+        script("devices_run.py"),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
