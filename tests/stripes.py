@@ -25,18 +25,11 @@ SIDE = 64
 SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
 SMALL += ["--layers", "1", "2", "3"]
 LAYERS = 1  # of ADTR's encoder, and of its decoder: each takes seconds to compile
-# TensorBoard's writer imports PyTorch where it is installed, has no use for it, and takes seconds.
-WITHOUT_TORCH = """
+SHALLOW = f"""
 import runpy, sys
-sys.modules["torch"] = None
-del sys.argv[0]
-"""
-SCRIPT = f"""{WITHOUT_TORCH}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-SHALLOW = f"""{WITHOUT_TORCH}
 from adtr_jax.models import adtr
 adtr.LAYERS = {LAYERS}
+del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
@@ -49,7 +42,7 @@ def command(module: str, *arguments: str, whole: bool = False) -> list[str]:
 
 def script(name: str, *arguments: str) -> list[str]:
     """A file beside this one, to be run in ROOT."""
-    return [sys.executable, "-c", SCRIPT, str(Path(__file__).with_name(name)), *arguments]
+    return [sys.executable, str(Path(__file__).with_name(name)), *arguments]
 
 
 def run(
