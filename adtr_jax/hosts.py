@@ -128,8 +128,8 @@ def until_one_fails(action: Callable[[], T]) -> T:
         try:
             return action()
         finally:
-            # The others wait here until the first one has written everything: a process that ends
-            # is not waited for as long.
+            # Nobody leaves before the first one has written everything: JAX ends all, with a crash,
+            # where one comes to the end `TIMEOUT` later than another.
             if not _alone(sys.exception()):
                 smallest(0)
     except (AgreedError, Stopped):
