@@ -226,7 +226,9 @@ class _Run:
             params, statistics = hosts.from_first((held.params, held.statistics))
             return dataclasses.replace(detector, params=params, statistics=statistics)
         with self.timed("features"):
-            detector, data = detector.training_data(self.task.images, self.mesh, self.cache)
+            detector, data = detector.initialised().training_data(
+                self.task.images, self.mesh, self.cache
+            )
         with self.timed("training"):
             params, statistics = train.fit(
                 detector.loss,

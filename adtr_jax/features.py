@@ -16,7 +16,7 @@ from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings, Settings
 from adtr_jax.resize import resize
 from adtr_jax.rows import Share
-from adtr_jax.sharding import batch_program, in_own_batches
+from adtr_jax.sharding import batch_program, in_own_batches, own_devices
 
 VERSION = 1  # of all that is written here or in `data.synthetic`: raise it when features change
 
@@ -103,8 +103,20 @@ def _of_all(
     def function(state: nnx.State, pixels: Array) -> tuple[Array, ...]:
         return extractor(nnx.merge(graph, state), pixels, settings)
 
-    program, size = batch_program(function, mesh), settings.batch_size
+    program, size = batch_program(function, mesh), images_at_once(settings, mesh)
     return in_own_batches(program, state, images, mesh, batch_size=size, label="features", out=out)
+
+
+def images_at_once(settings: Settings, mesh: Mesh) -> int:
+    """How many images this process's devices take in one call outside training.
+
+    A CPU is at its full speed with a few images, and what is between the layers of more leaves its
+    caches; any other device gets enough to do.
+    """
+    own = own_devices(mesh)
+    cpu = own.devices[0].platform == "cpu"  # all of them share the cores
+    pixels = 2**18 if cpu else 2**22 * own.size
+    return max(1, pixels // settings.image_size**2)
 
 
 def identity(

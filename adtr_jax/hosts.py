@@ -232,12 +232,12 @@ def largest(value: int) -> int:
 
 
 def from_first(tree: Any) -> Any:
-    """The first process's values of a pytree of arrays, whose shapes are the same on all."""
+    """The first process's values of a pytree of arrays; the others need only have their shapes."""
     if not several():
         return tree
 
     def broadcast(leaf: Any) -> np.ndarray:
-        array = np.asarray(leaf)
+        array = np.asarray(leaf) if first() else np.empty(leaf.shape, leaf.dtype)
         received = multihost_utils.broadcast_one_to_all(_bytes(array[None]))
         return np.asarray(received).view(array.dtype).reshape(array.shape)
 

@@ -142,8 +142,12 @@ def in_own_batches(
     n = len(jax.tree.leaves(rows)[0])
     size = -(-min(batch_size, max(n, 1)) // mesh.size) * mesh.size  # a share may be empty
     state = place(state, mesh)
-    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows)
-    shapes = jax.eval_shape(program, state, like)
+    sharding = NamedSharding(mesh, split())  # as the batches have it: the program is traced once
+
+    def shape(array: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype, sharding=sharding)
+
+    shapes = jax.eval_shape(program, state, jax.tree.map(shape, rows))
     outputs = out or [np.empty((n, *shape.shape[1:]), shape.dtype) for shape in shapes]
     pending: list[tuple[slice, tuple]] = []
 

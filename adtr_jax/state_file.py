@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import safetensors.numpy
 from flax import nnx
@@ -39,8 +39,9 @@ def load(path: Path, like: nnx.State, remedy: str) -> nnx.State:
     """
     leaves = nnx.to_flat_state(like)
     tensors = _read(path, {name(keys): leaf.get_value().shape for keys, leaf in leaves}, remedy)
+    arrays = jax.device_put([tensors[name(keys)] for keys, _ in leaves])
     return nnx.from_flat_state(
-        (keys, leaf.replace(jnp.asarray(tensors[name(keys)]))) for keys, leaf in leaves
+        (keys, leaf.replace(array)) for (keys, leaf), array in zip(leaves, arrays, strict=True)
     )
 
 

@@ -152,7 +152,7 @@ def measure(command: Device, dtype: Dtype) -> Iterator[tuple[Throughput, Way | N
     sizes = command.sizes(dtype)
     jax_pipeline.full_precision(sizes)
     backbone = jax_pipeline.random_backbone(sizes.backbone)
-    detector = detectors.create(backbone, sizes.settings)
+    detector = detectors.create(backbone, sizes.settings).initialised()
     kind = jax.devices()[0].device_kind
     makers = {"features": jax_pipeline.extractor, "prediction": jax_pipeline.predictor}
     for name, make in makers.items():

@@ -37,7 +37,7 @@ def full_precision(sizes: Sizes) -> None:
 
 def random_backbone(name: str) -> Backbone:
     """The network with random kernels and everything else 1, made without compiling anything."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: backbones.create(name, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(backbones.shapes(name))
     rng = np.random.default_rng(0)
 
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -102,8 +102,7 @@ def predict(detector: Detector, files: Sequence[Path]) -> tuple[np.ndarray, np.n
 
 def untrained(settings: AdtrSettings) -> Detector:
     """A detector whose backbone has shapes and no weights, for it is not called."""
-    backbone = nnx.eval_shape(lambda: backbones.create(settings.backbone, rngs=nnx.Rngs(0)))
-    return detectors.create(backbone, settings)
+    return detectors.create(backbones.shapes(settings.backbone), settings).initialised()
 
 
 def random_features(detector: Detector, batch: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def pair(sizes: Sizes, folder: Path | None = None) -> tuple[Adtr, TorchPipeline]
         weights = folder or Path(temporary)
         save_file(to_flax(tensors, sizes.backbone), weights / f"{sizes.backbone}.safetensors")
         backbone = backbones.load(sizes.backbone, weights)
-    ours = Adtr.create(backbone, sizes.settings)
+    ours = Adtr.create(backbone, sizes.settings).initialised()
     model = nnx.merge(ours.graph, ours.params)
     load_into(model, flax_name_values(theirs.model))
     return dataclasses.replace(ours, params=nnx.state(model)), theirs.to(DEVICE)

@@ -44,8 +44,7 @@ def gtrans(dtype: str):
     LAYOUTS["resnet-18"] = Layout(blocks=(1, 1, 1, 1), bottleneck=None)
     settings = GtransSettings(backbone="resnet-18", image_size=32, blocks=1, dtype=dtype)
     # Shapes alone: the loss has no use for AGN, whose features these are.
-    agn = nnx.eval_shape(lambda: backbones.create("resnet-18", rngs=nnx.Rngs(0)))
-    detector = Gtrans.create(agn, settings)
+    detector = Gtrans.create(backbones.shapes("resnet-18"), settings).initialised()
     rng = np.random.default_rng(0)
     shapes = [(8, 64), (4, 128), (2, 256)]
     f_g = tuple(rng.gamma(1.0, 1.0, size=(IMAGES, n, n, c)).astype(dtype) for n, c in shapes)

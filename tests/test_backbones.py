@@ -81,7 +81,7 @@ def test_random_initialisation_has_variance_two_over_fan_out():
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
 def test_centres_are_those_of_the_gradient(name):
     """What a tap's sample sees, measured: the middle of the pixels that its value depends on."""
-    network = nnx.eval_shape(lambda: backbones.create(name, rngs=nnx.Rngs(0)))
+    network = backbones.shapes(name)
     network.trim(3)
     graph, state = nnx.split(network)
     # All weights equal and the activations in their linear range: a receptive field of ones.
@@ -105,7 +105,7 @@ def test_static_padding_is_same_at_the_native_size():
     assert same_padding(95, 5, 2) == (2, 2)
     assert same_padding(64, 5, 2) == (1, 2)
     assert same_padding(190, 3, 2) == (0, 1)
-    network = nnx.eval_shape(lambda: backbones.create("efficientnet-b4", rngs=nnx.Rngs(0)))
+    network = backbones.shapes("efficientnet-b4")
     assert network.blocks[6].depthwise.padding == (2, 2)
 
 
@@ -236,8 +236,8 @@ def test_a_call_without_jit_is_the_same(pair):
 
 def test_normalise_is_imagenets_or_lites():
     pixels = np.array([0, 127, 255], np.uint8).reshape(1, 1, 1, 3)
-    b0 = nnx.eval_shape(lambda: backbones.create("efficientnet-b0", rngs=nnx.Rngs(0)))
-    lite = nnx.eval_shape(lambda: backbones.create("efficientnet-lite0", rngs=nnx.Rngs(0)))
+    b0 = backbones.shapes("efficientnet-b0")
+    lite = backbones.shapes("efficientnet-lite0")
     for dtype in (np.uint8, np.float32):
         values = b0.normalise(pixels.astype(dtype))
         assert values.dtype == jnp.float32
@@ -313,7 +313,7 @@ LITE0 = "efficientnet-lite0"
 
 @pytest.fixture(scope="module")
 def zeros() -> dict[str, np.ndarray]:
-    network = nnx.eval_shape(lambda: backbones.create(LITE0, rngs=nnx.Rngs(0)))
+    network = backbones.shapes(LITE0)
     leaves = nnx.to_flat_state(nnx.state(network))
     return {
         ".".join(map(str, keys)): np.zeros(leaf.get_value().shape, np.float32)

@@ -40,7 +40,7 @@ def detector() -> Gtrans:
     with pytest.MonkeyPatch.context() as patch, jax.default_prng_impl("rbg"):
         patch.setitem(LAYOUTS, "resnet-18", SMALLEST)
         agn = nnx.jit(lambda: backbones.create("resnet-18", rngs=nnx.Rngs(1)))()
-        return Gtrans.create(agn, SETTINGS)
+        return Gtrans.create(agn, SETTINGS).initialised()
 
 
 @nnx.jit

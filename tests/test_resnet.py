@@ -217,7 +217,7 @@ def test_max_pool_pads_with_what_is_never_the_maximum():
 
 def test_centres_are_those_of_what_a_sample_sees():
     """The middle of the columns that, lit one at a time in a dark image, reach a tap's sample."""
-    network = nnx.eval_shape(lambda: backbones.create("resnet-18", rngs=nnx.Rngs(0)))
+    network = backbones.shapes("resnet-18")
     graph, state = nnx.split(network)
 
     def passes_light(keys, leaf):

@@ -53,10 +53,21 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
     if name == PIXELS:
         return create(name, rngs=nnx.Rngs(0))
 
-    # Shapes alone: drawing random weights only to replace them would take longer than reading.
-    graph, state = nnx.split(nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(shapes(name))
     remedy = f"make it with `python -m conversion {name} --out={directory}`"
     return nnx.merge(graph, state_file.load(directory / f"{name}.safetensors", state, remedy))
+
+
+def shapes(name: str) -> "adtr_jax.backbones.backbone.Backbone":
+    """The network `name` with shapes in place of weights.
+
+    Raises:
+        InputError: as `create`.
+    """
+    _require_known(name)
+    from adtr_jax.shapes import module_shapes
+
+    return module_shapes(lambda rngs: create(name, rngs=rngs))
 
 
 def _require_known(name: str) -> None:

@@ -31,20 +31,23 @@ class Adtr(Detector):
 
     @classmethod
     def create(cls, backbone: Backbone, settings: AdtrSettings) -> "Adtr":
+        """See `Detector`; until there are features to take them of, the statistics change none."""
+        made = super().create(backbone, settings)
+        blank = features.Statistics.identity(features.channels(backbone, settings.layers))
+        return dataclasses.replace(made, statistics=_state(blank))
+
+    @staticmethod
+    def model(backbone: Backbone, settings: AdtrSettings, rngs: nnx.Rngs) -> nnx.Module:
         """See `Detector`."""
-        channels = features.channels(backbone, settings.layers)
-        model = models.create(
+        return models.create(
             settings.model,
-            channels,
+            features.channels(backbone, settings.layers),
             settings.tokens_per_side**2,
             rate=settings.dropout,
             aligned=settings.aligned,
             dtype=jnp.dtype(settings.dtype),
-            rngs=nnx.Rngs(settings.seed),
+            rngs=rngs,
         )
-        graph, params = nnx.split(model)
-        blank = _state(features.Statistics.identity(channels))
-        return cls(backbone, settings, graph, params, blank)
 
     def training_data(
         self, images: Images, mesh: Mesh, cache: FeatureCache
@@ -112,7 +115,7 @@ class Adtr(Detector):
             return (f - self.reconstruct(params, f),)
 
         f = self.features(images, mesh)
-        size = self.settings.batch_size
+        size = features.images_at_once(self.settings, mesh)
         program = batch_program(function, mesh)
         return in_batches(program, self.params, f, mesh, batch_size=size, label="differences")[0]
 

@@ -42,6 +42,10 @@ class AdtrPlus(Adtr):
         settings = plus.settings(adtr.settings)
         return cls(**held | {"settings": settings, "plus": plus, "anomalies": anomalies})
 
+    def initialised(self) -> "AdtrPlus":
+        """Itself: it goes on with what the ADTR has learned."""
+        return self
+
     def training_data(
         self, images: Images, mesh: Mesh, cache: FeatureCache
     ) -> "tuple[AdtrPlus, TrainingData]":

@@ -7,21 +7,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import state_file
+from adtr_jax import features, state_file
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.scoring import image_score
+from adtr_jax.shapes import module_shapes
 from adtr_jax.sharding import batch_program, in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Images = UInt8[np.ndarray, "n s s 3"]
+This = TypeVar("This", bound="Detector")
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,22 @@ class Detector(abc.ABC):
     statistics: nnx.State
 
     @classmethod
+    def create(cls: type[This], backbone: Backbone, settings: Any) -> This:
+        """A detector with shapes for values, which `initialised` draws or `load` reads."""
+        model = module_shapes(lambda rngs: cls.model(backbone, settings, rngs))
+        return cls(backbone, settings, *nnx.split(model, nnx.Param, nnx.BatchStat))
+
+    def initialised(self: This) -> This:
+        """This detector before its training, its parameters drawn from the settings' seed."""
+        model = self.model(self.backbone, self.settings, nnx.Rngs(self.settings.seed))
+        params, statistics = nnx.state(model, nnx.Param, nnx.BatchStat)
+        # Those of a model that has none are the detector's own, and stay.
+        return dataclasses.replace(self, params=params, statistics=statistics or self.statistics)
+
+    @staticmethod
     @abc.abstractmethod
-    def create(cls, backbone: Backbone, settings: Any) -> "Detector":
-        """A detector that has learned nothing, its parameters drawn from the settings' seed."""
+    def model(backbone: Backbone, settings: Any, rngs: nnx.Rngs) -> nnx.Module:
+        """What is trained, its parameters drawn from the stream `params`."""
 
     @abc.abstractmethod
     def training_data(
@@ -91,7 +106,7 @@ class Detector(abc.ABC):
             state,
             images,
             mesh,
-            batch_size=self.settings.batch_size,
+            batch_size=features.images_at_once(self.settings, mesh),
             label="scores",
         )
         return maps, scores

@@ -35,25 +35,19 @@ class Gtrans(Detector):
 
     settings: GtransSettings
 
-    @classmethod
-    def create(cls, backbone: Backbone, settings: GtransSettings) -> "Gtrans":
+    @staticmethod
+    def model(backbone: Backbone, settings: GtransSettings, rngs: nnx.Rngs) -> GTrans:
         """See `Detector`; Trans is a network of the backbone's kind with random weights."""
-
-        def make() -> GTrans:
-            rngs = nnx.Rngs(settings.seed)
-            return GTrans(
-                backbones.create(settings.backbone, rngs=rngs),
-                settings.layers,
-                structure=settings.structure,
-                blocks=settings.blocks,
-                query_from=settings.query_from,
-                dtype=jnp.dtype(settings.dtype),
-                rngs=rngs,
-            )
-
-        # One program: drawn one by one, the kernels' shapes are compiled one by one.
-        model = nnx.jit(make)()
-        return cls(backbone, settings, *nnx.split(model, nnx.Param, nnx.BatchStat))
+        del backbone
+        return GTrans(
+            backbones.create(settings.backbone, rngs=rngs),
+            settings.layers,
+            structure=settings.structure,
+            blocks=settings.blocks,
+            query_from=settings.query_from,
+            dtype=jnp.dtype(settings.dtype),
+            rngs=rngs,
+        )
 
     def training_data(
         self, images: Images, mesh: Mesh, cache: FeatureCache
@@ -97,8 +91,8 @@ class Gtrans(Detector):
             a_cos = [weighted_map.cosine_distance(g, m) for g, m in layers]
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
-        state, size = (self.params, self.statistics), self.settings.batch_size
-        program = batch_program(function, mesh)
+        state, program = (self.params, self.statistics), batch_program(function, mesh)
+        size = features.images_at_once(self.settings, mesh)
         a_mse, a_cos = (
             hosts.gather(values, data.rows.total)
             for values in in_own_batches(
