@@ -103,8 +103,8 @@ def _of_all(
     def function(state: nnx.State, pixels: Array) -> tuple[Array, ...]:
         return extractor(nnx.merge(graph, state), pixels, settings)
 
-    program, size = batch_program(function, mesh), images_at_once(settings, mesh)
-    return in_own_batches(program, state, images, mesh, batch_size=size, label="features", out=out)
+    program, size = batch_program(function, state, mesh), images_at_once(settings, mesh)
+    return in_own_batches(program, images, mesh, batch_size=size, label="features", out=out)
 
 
 def images_at_once(settings: Settings, mesh: Mesh) -> int:

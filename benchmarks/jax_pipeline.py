@@ -1,6 +1,7 @@
 """What of the project is timed, as the experiments use it. Nothing here imports PyTorch."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,7 @@ from adtr_jax.detectors.detector import Detector
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.rows import Part
 from adtr_jax.scoring import image_score
-from adtr_jax.sharding import device_mesh, place
+from adtr_jax.sharding import compiler_options, device_mesh, place
 from benchmarks.sizes import Sizes
 
 
@@ -53,7 +54,7 @@ def extractor(detector: Detector) -> tuple[Callable[..., jax.Array], nnx.State]:
     """A compiled function of its second result and of pixels `[b s s 3]`, which computes F."""
     graph, state = nnx.split(detector.backbone)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options(mesh()))
     def extract(state: nnx.State, pixels: jax.Array) -> jax.Array:
         return features.extract(nnx.merge(graph, state), pixels, detector.settings)
 
@@ -64,7 +65,7 @@ def predictor(detector: Detector) -> tuple[Callable[..., tuple[jax.Array, jax.Ar
     """A compiled function of its second result and of pixels, which `Detector.score` wraps."""
     graph, backbone_state = nnx.split(detector.backbone)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options(mesh()))
     def score(state: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         backbone_state, params, statistics = state
         backbone = nnx.merge(graph, backbone_state)

@@ -116,8 +116,8 @@ class Adtr(Detector):
 
         f = self.features(images, mesh)
         size = features.images_at_once(self.settings, mesh)
-        program = batch_program(function, mesh)
-        return in_batches(program, self.params, f, mesh, batch_size=size, label="differences")[0]
+        program = batch_program(function, self.params, mesh)
+        return in_batches(program, f, mesh, batch_size=size, label="differences")[0]
 
 
 def _state(statistics: features.Statistics) -> nnx.State:

@@ -99,11 +99,10 @@ class Detector(abc.ABC):
         Every process takes its share of the images, and returns all results.
         """
         if mesh not in self._programs:
-            self._programs[mesh] = batch_program(self._scoring, mesh)
-        state = (nnx.split(self.backbone)[1], self.params, self.statistics)
+            state = (nnx.split(self.backbone)[1], self.params, self.statistics)
+            self._programs[mesh] = batch_program(self._scoring, state, mesh)
         maps, scores = in_batches(
             self._programs[mesh],
-            state,
             images,
             mesh,
             batch_size=features.images_at_once(self.settings, mesh),

@@ -91,12 +91,13 @@ class Gtrans(Detector):
             a_cos = [weighted_map.cosine_distance(g, m) for g, m in layers]
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
-        state, program = (self.params, self.statistics), batch_program(function, mesh)
+        state = self.params, self.statistics
+        program = batch_program(function, state, mesh)
         size = features.images_at_once(self.settings, mesh)
         a_mse, a_cos = (
             hosts.gather(values, data.rows.total)
             for values in in_own_batches(
-                program, state, data.rows.arrays, mesh, batch_size=size, label="calibration"
+                program, data.rows.arrays, mesh, batch_size=size, label="calibration"
             )
         )
         model = nnx.merge(self.graph, *state, copy=True)
