@@ -94,7 +94,7 @@ def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
     return jax.tree.map(put, tree)
 
 
-def batch_program(function: Callable, state: Any, mesh: Mesh) -> Callable:
+def batch_program(function: Callable, state: Any, mesh: Mesh) -> functools.partial:
     """What `in_batches` runs on this process's devices: compiled once for as long as it is kept.
 
     Args:
@@ -108,7 +108,7 @@ def batch_program(function: Callable, state: Any, mesh: Mesh) -> Callable:
 
 
 def in_batches(
-    program: Callable, rows: Any, mesh: Mesh, *, batch_size: int, label: str
+    program: functools.partial, rows: Any, mesh: Mesh, *, batch_size: int, label: str
 ) -> list[np.ndarray]:
     """Applies a program to all rows: a share in every process, batch by batch.
 
@@ -127,7 +127,7 @@ def in_batches(
 
 
 def in_own_batches(
-    program: Callable,
+    program: functools.partial,
     rows: Any,
     mesh: Mesh,
     *,
@@ -180,5 +180,5 @@ def in_own_batches(
             fetch()
     if not n:
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows)
-        allocate(jax.eval_shape(program, like))
+        allocate(program.func.eval_shape(*program.args, like))  # type: ignore[attr-defined]
     return outputs

@@ -111,7 +111,7 @@ class Detector(abc.ABC):
         return maps, scores
 
     @functools.cached_property
-    def _programs(self) -> dict[Mesh, Callable]:
+    def _programs(self) -> dict[Mesh, functools.partial]:
         """What `score` has compiled: images may come one by one."""
         return {}
 
