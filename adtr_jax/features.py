@@ -111,12 +111,13 @@ def images_at_once(settings: Settings, mesh: Mesh) -> int:
     """How many images this process's devices take in one call outside training.
 
     A CPU is at its full speed with a few images, and what is between the layers of more leaves its
-    caches; any other device gets enough to do.
+    caches; any other device gets enough to do. As many numbers as an image has pixels are in the
+    attention of the square root of so many tokens.
     """
     own = own_devices(mesh)
     cpu = own.devices[0].platform == "cpu"  # all of them share the cores
-    pixels = 2**18 if cpu else 2**22 * own.size
-    return max(1, pixels // settings.image_size**2)
+    tokens = settings.tokens_per_side**2 if isinstance(settings, AdtrSettings) else 0
+    return max(1, (2**18 if cpu else 2**22 * own.size) // max(settings.image_size, tokens) ** 2)
 
 
 def identity(

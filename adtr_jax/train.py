@@ -96,12 +96,12 @@ def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.Gradie
 
 def compile_steps(
     loss: Loss, optimiser: optax.GradientTransformation, seed: int, mesh: Mesh
-) -> Callable[[TrainState, Part], tuple[TrainState, Float[Array, "steps"]]]:
+) -> Callable[..., tuple[TrainState, Float[Array, "steps"]]]:
     """The steps of an epoch, or of a part of it, as one compiled program over all devices.
 
-    The program takes the state and the steps' rows, and returns the new state (the old one is
-    donated) and the loss of every step. The result does not depend on the number of devices,
-    dropout included.
+    The program takes the state and what `placed` makes of the steps' rows, and returns the new
+    state (the old one is donated) and the loss of every step. The result does not depend on the
+    number of devices, dropout included.
     """
 
     def one_step(
@@ -129,8 +129,7 @@ def compile_steps(
             lambda state, batch: one_step(state, data, *batch), state, (order, weight)
         )
 
-    compiled = per_device(steps, mesh, _SPECS, (replicated, replicated), donate=(0,))
-    return lambda state, part: compiled(state, *_placed(part, mesh))
+    return per_device(steps, mesh, _SPECS, (replicated, replicated), donate=(0,))
 
 
 def compile_validation(
@@ -152,7 +151,7 @@ def compile_validation(
 
     def validate(state: TrainState) -> float:
         parts = rows.parts(order, weight)
-        return sum(float(compiled(state, *_placed(part, mesh))) for part in parts) / held_out.total
+        return sum(float(compiled(state, *placed(part, mesh))) for part in parts) / held_out.total
 
     return validate
 
@@ -161,7 +160,7 @@ def compile_validation(
 _SPECS = (replicated, split(), replicated, split(1))
 
 
-def _placed(part: Part, mesh: Mesh) -> tuple[Data, Array, Array]:
+def placed(part: Part, mesh: Mesh) -> tuple[Data, Array, Array]:
     """A part of an epoch, all of it on the devices."""
     return part.rows, place(part.order, mesh), place(part.weight, mesh, split(1))
 
@@ -221,7 +220,7 @@ def fit(
                 order, weight = sampling.epoch(number, mesh.size)
                 losses = []
                 for part in rows.parts(order, weight):
-                    state, values = run(state, part)
+                    state, values = run(state, *placed(part, mesh))
                     losses.append(values)
                 rate = float(schedule(number * sampling.steps - 1))
                 log.epoch(number, _mean(losses, weight), rate, validate and validate(state))

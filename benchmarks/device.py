@@ -181,20 +181,18 @@ def train_step(
     sizes: Sizes, tokens: int, batch: int, command: Device
 ) -> tuple[Way, int, float | None]:
     """A call that trains a short epoch, its steps, and the operations of one of them."""
-    import jax
-
     from benchmarks import jax_pipeline
 
     steps = 2 if command.quick else 16
     detector = jax_pipeline.untrained(sizes.step_settings(tokens, batch))
     f = jax_pipeline.random_features(detector, batch)
-    run, state = jax_pipeline.training_steps(detector, f, steps)
-    one_step, _ = jax_pipeline.training_steps(detector, f, 1)
-    count = flops(jax.jit(one_step), state)
+    run, state, rows = jax_pipeline.training_steps(detector, f, steps)
+    one_step, *arguments = jax_pipeline.training_steps(detector, f, 1)
+    count = flops(one_step, arguments[0], *arguments[1])
 
     def call() -> object:
         nonlocal state
-        state, losses = run(state)
+        state, losses = run(state, *rows)
         return losses
 
     return call, steps, count

@@ -113,15 +113,17 @@ def random_features(detector: Detector, batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, side, side, width), np.float32)
 
 
-Steps = Callable[[train.TrainState], tuple[train.TrainState, jax.Array]]
+Steps = Callable[..., tuple[train.TrainState, jax.Array]]
 
 
-def training_steps(detector: Detector, f: np.ndarray, steps: int) -> tuple[Steps, train.TrainState]:
+def training_steps(
+    detector: Detector, f: np.ndarray, steps: int
+) -> tuple[Steps, train.TrainState, tuple]:
     """So many steps as one program, all on the same features `[b h w c]`.
 
     Returns:
-        A function of the state, which it overwrites, that returns the next one and the losses; and
-        the first state.
+        A compiled function of the state, which it overwrites, and of more; it returns the next
+        state and the losses. The first state. The more.
     """
     devices, settings = mesh(), detector.settings
     optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))
@@ -130,4 +132,4 @@ def training_steps(detector: Detector, f: np.ndarray, steps: int) -> tuple[Steps
     state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
     order = np.tile(np.arange(len(f), dtype=np.int32), (steps, 1))
     part = Part(place(f, devices), order, np.ones((steps, len(f)), np.float32))
-    return lambda state: run(state, part), place(state, devices)
+    return run, place(state, devices), train.placed(part, devices)

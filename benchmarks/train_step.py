@@ -46,11 +46,11 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 def jax_way(detector: Detector, f: np.ndarray) -> Way:
     """One call trains `STEPS` steps."""
-    run, state = training_steps(detector, f, STEPS)
+    run, state, rows = training_steps(detector, f, STEPS)
 
     def call() -> object:
         nonlocal state
-        state, losses = run(state)
+        state, losses = run(state, *rows)
         return jax.block_until_ready((state, losses))[1]
 
     return call

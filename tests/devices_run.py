@@ -83,7 +83,7 @@ def curve(
     for number in range(1, EPOCHS + 1):
         order, weight = Sampling(IMAGES, 0, batch_size=6, seed=0).epoch(number, devices)
         for part in rows.parts(order, weight.astype(dtype)):
-            state, steps = run(state, part)
+            state, steps = run(state, *train.placed(part, mesh))
             values += np.asarray(steps, np.float64).tolist()
     return values, [float(leaf.mean()) for leaf in jax.tree.leaves(state.statistics)]
 

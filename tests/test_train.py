@@ -210,7 +210,8 @@ def test_one_step_is_adamw_on_equation_1(tmp_path):
     run = train.compile_steps(loss, optimiser, 0, device_mesh())
     state = train.TrainState(params, jnp.int32(0), optimiser.init(params), jnp.int32(0))
     order, weight = np.array([[2, 0, 1, 3]], np.int32), np.array([[1, 1, 1, 0]], np.float32)
-    state, losses = run(state, Part(features, order, weight))
+    part = Part(features, order, weight)
+    state, losses = run(state, *train.placed(part, device_mesh()))
     assert np.asarray(state.params["w"]) == pytest.approx(np.asarray(expected), rel=1e-6)
     assert float(losses[0]) == pytest.approx(float(mean_loss({"w": jnp.full(3, 0.5)})), rel=1e-6)
     assert int(state.statistics) == 1
