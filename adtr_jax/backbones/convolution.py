@@ -101,7 +101,8 @@ class ConvNorm(nnx.Module):
             return depthwise_convolution(x, kernel, self.stride, self.padding)
         if kernel.shape[:2] == (1, 1):
             x = x[:, :: self.stride, :: self.stride]
-            return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+            # One product of matrices, whose gradient is one too: see `models.attention.Dense`.
+            return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
         return convolution(x, kernel, self.stride, self.padding)
 
     def _affine(self, mean: Array, var: Array) -> tuple[Array, Array]:
