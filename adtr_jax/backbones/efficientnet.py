@@ -82,7 +82,7 @@ class MBConv(nnx.Module):
         y = x if self.expand is None else self.expand(x, weight)
         y = self.depthwise(y, weight)
         if self.squeeze is not None and self.excite is not None:
-            gate = self.excite(swish(self.squeeze(y.mean(axis=(1, 2)))))
+            gate = self.excite(swish(self.squeeze(global_mean(y))))
             y = y * jax.nn.sigmoid(gate)[:, None, None, :]
         y = self.project(y, weight)
         return x + y if self.residual else y
@@ -153,6 +153,21 @@ class EfficientNet(Backbone):
         if self.lite:
             return (jnp.asarray(pixels, jnp.float32) - 127) / 128
         return super().normalise(pixels)
+
+
+def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """The mean over all positions.
+
+    XLA's CPU backend takes a fifth of the time for it as a product of matrices.
+    """
+
+    def product(x: Array) -> Array:
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        ones, full = jnp.ones(x.shape[:2], x.dtype), jnp.promote_types(x.dtype, jnp.float32)
+        total = jnp.einsum("bp,bpc->bc", ones, x, preferred_element_type=full)
+        return (total / x.shape[1]).astype(x.dtype)
+
+    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.mean(axis=(1, 2)))
 
 
 def same_padding(side: int, size: int, stride: int) -> Padding:
