@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -84,6 +85,11 @@ replicated = PartitionSpec()
 def split(axis: int = 0) -> PartitionSpec:
     """The spec of an array that is split over the devices along `axis`."""
     return PartitionSpec(*[None] * axis, AXIS)
+
+
+def varying_as(x: Array, like: Array) -> Array:
+    """x, marked as differing between the devices of a mesh if `like` does."""
+    return x + jnp.sum(like[:0]).astype(x.dtype)  # the sum of nothing
 
 
 def place_parts(tree: Any, mesh: Mesh) -> Any:

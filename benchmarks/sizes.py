@@ -35,7 +35,7 @@ class Sizes:
     dtype: Literal["float32", "bfloat16"] = "float32"
     feature_batches: tuple[int, ...] = (1, 8)
     train_steps: tuple[tuple[int, int], ...] = ((64, 128), (256, 16))
-    images: int = 16
+    images: int = 32
     batch_size: int = 16
     epochs: int = 10
     file_size: int = 1024

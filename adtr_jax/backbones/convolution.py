@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from adtr_jax.sharding import AXIS
+from adtr_jax.sharding import AXIS, varying_as
 
 MOMENTUM = 0.1  # how far BatchNorm's running statistics move in one step; PyTorch's default
 
@@ -101,7 +101,7 @@ class ConvNorm(nnx.Module):
             return depthwise_convolution(x, kernel, self.stride, self.padding)
         if kernel.shape[:2] == (1, 1):
             x = x[:, :: self.stride, :: self.stride]
-            # One product of matrices, whose gradient is one too: see `models.attention.Dense`.
+            # One product of matrices, whose gradient is one too: see `models.layers`.
             return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
         return convolution(x, kernel, self.stride, self.padding)
 
@@ -186,7 +186,7 @@ def by_hand(
 ) -> Float[Array, "b h2 w2 cout"]:
     """XLA's convolution with a gradient of our own: a convolution, and k*k matrix products."""
     # The gradient below is one device's: the kernel counts as its own until it is summed over all.
-    return _by_hand(x, _varying_as(kernel, x), stride, padding)
+    return _by_hand(x, varying_as(kernel, x), stride, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -264,7 +264,7 @@ def shifted_sum(
 ) -> Float[Array, "b h2 w2 c"]:
     """A depthwise convolution as the sum of k*k shifted slices, each scaled channel by channel."""
     # The gradient below is one device's: the kernel counts as its own until it is summed over all.
-    return _shifted_sum(x, _varying_as(kernel, x), stride, padding)
+    return _shifted_sum(x, varying_as(kernel, x), stride, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -329,11 +329,6 @@ def _kernel_gradient(x: Array, dy: Array, size: int, stride: int) -> Array:
         ]
         return [total + part * dy_row for total, part in zip(sums, shifted, strict=True)], None
 
-    start = [_varying_as(jnp.zeros((w, c), full), dy)] * size**2
+    start = [varying_as(jnp.zeros((w, c), full), dy)] * size**2
     sums, _ = lax.scan(row, start, jnp.arange(b * h))
     return jnp.stack([total.sum(axis=0) for total in sums]).reshape(size, size, 1, c)
-
-
-def _varying_as(x: Array, like: Array) -> Array:
-    """x, marked as differing between the devices of a mesh if `like` does."""
-    return x + jnp.sum(like[:0]).astype(x.dtype)  # the sum of nothing

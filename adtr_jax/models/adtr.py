@@ -11,8 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.models.attention import Attention, dense, layer_norm
+from adtr_jax.models.attention import Attention
 from adtr_jax.models.dropout import dropout
+from adtr_jax.models.layers import Dense, LayerNorm
 
 WIDTH, HEADS, LAYERS, HIDDEN = 256, 8, 4, 1024  # Appendix A
 
@@ -21,8 +22,8 @@ class FeedForward(nnx.Module):
     """Appendix A's table: d -> 4d, ReLU, d."""
 
     def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.hidden = dense(WIDTH, HIDDEN, dtype, rngs)
-        self.out = dense(HIDDEN, WIDTH, dtype, rngs)
+        self.hidden = Dense(WIDTH, HIDDEN, dtype, rngs)
+        self.out = Dense(HIDDEN, WIDTH, dtype, rngs)
 
     def __call__(
         self, x: Float[Array, "b n d"], rate: float, seed: UInt32[Array, "b"] | None, site: int
@@ -44,7 +45,7 @@ class Concatenation(nnx.Module):
     """
 
     def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.project = dense(2 * WIDTH, WIDTH, dtype, rngs)
+        self.project = Dense(2 * WIDTH, WIDTH, dtype, rngs)
 
     def __call__(
         self,
@@ -72,9 +73,9 @@ class EncoderLayer(nnx.Module):
     def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
         self.attention = _attention(attends, dtype, rngs)
-        self.attention_norm = layer_norm(WIDTH, dtype, rngs)
+        self.attention_norm = LayerNorm(WIDTH, dtype, rngs)
         self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = layer_norm(WIDTH, dtype, rngs)
+        self.ffn_norm = LayerNorm(WIDTH, dtype, rngs)
 
     def __call__(
         self,
@@ -94,11 +95,11 @@ class DecoderLayer(nnx.Module):
     def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
         self.attention = _attention(attends, dtype, rngs)
-        self.attention_norm = layer_norm(WIDTH, dtype, rngs)
+        self.attention_norm = LayerNorm(WIDTH, dtype, rngs)
         self.cross_attention = _attention(attends, dtype, rngs)
-        self.cross_attention_norm = layer_norm(WIDTH, dtype, rngs)
+        self.cross_attention_norm = LayerNorm(WIDTH, dtype, rngs)
         self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = layer_norm(WIDTH, dtype, rngs)
+        self.ffn_norm = LayerNorm(WIDTH, dtype, rngs)
 
     def __call__(
         self,
@@ -155,7 +156,7 @@ class ADTR(nnx.Module):
         embedding = nnx.initializers.normal(0.02)
         self.position = nnx.Param(embedding(rngs.params(), (tokens, WIDTH)))
         self.query = nnx.Param(embedding(rngs.params(), (tokens, WIDTH))) if query else None
-        self.project_in = dense(channels, WIDTH, dtype, rngs)
+        self.project_in = Dense(channels, WIDTH, dtype, rngs)
         self.encoder = nnx.List(
             EncoderLayer(2 * i, rate, attention, dtype=dtype, rngs=rngs) for i in range(LAYERS)
         )
@@ -163,7 +164,7 @@ class ADTR(nnx.Module):
             DecoderLayer(2 * LAYERS + 3 * i, rate, attention, dtype=dtype, rngs=rngs)
             for i in range(LAYERS)
         )
-        self.project_out = dense(WIDTH, channels, dtype, rngs)
+        self.project_out = Dense(WIDTH, channels, dtype, rngs)
         if aligned and attention:
             self._align()
 

@@ -1,7 +1,5 @@
 """Multi-head attention; position embeddings go to queries and keys, never to values."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
 from adtr_jax.models.dropout import dropout
+from adtr_jax.models.layers import Dense
 
 
 class Attention(nnx.Module):
@@ -16,10 +15,10 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.heads = heads
-        self.query = dense(width, width, dtype, rngs)
-        self.key = dense(width, width, dtype, rngs)
-        self.value = dense(width, width, dtype, rngs)
-        self.out = dense(width, width, dtype, rngs)
+        self.query = Dense(width, width, dtype, rngs)
+        self.key = Dense(width, width, dtype, rngs)
+        self.value = Dense(width, width, dtype, rngs)
+        self.out = Dense(width, width, dtype, rngs)
 
     def __call__(
         self,
@@ -53,44 +52,3 @@ class Attention(nnx.Module):
         out = jnp.einsum("bqk,bkd->bqd", weights.astype(v.dtype), v) / total.astype(v.dtype)
         out = out.reshape(b, self.heads, n, d // self.heads).transpose(0, 2, 1, 3)
         return self.out(out.reshape(b, n, d))
-
-
-class Dense(nnx.Linear):
-    """A dense layer on the channel axis."""
-
-    def __call__(
-        self, inputs: Float[Array, "... cin"], out_sharding: Any = None
-    ) -> Float[Array, "... cout"]:
-        """Applies the layer to every token.
-
-        All tokens are rows of one matrix, so that the kernel's gradient is one product of matrices:
-        for sums over two axes XLA's CPU backend transposes both operands first, a fifth of the time
-        of a training step.
-        """
-        rows = super().__call__(inputs.reshape(-1, inputs.shape[-1]), out_sharding)
-        return rows.reshape(*inputs.shape[:-1], rows.shape[-1])
-
-
-def dense(inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs) -> Dense:
-    """A dense layer on the channel axis: Xavier-uniform kernel in float32, zero bias."""
-    return Dense(
-        inputs,
-        outputs,
-        dtype=dtype,
-        param_dtype=jnp.float32,
-        kernel_init=nnx.initializers.xavier_uniform(),
-        bias_init=nnx.initializers.zeros_init(),
-        rngs=rngs,
-    )
-
-
-def layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the channels of a token, its statistics in float32."""
-    return nnx.LayerNorm(
-        width,
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=jnp.float32,
-        use_fast_variance=False,
-        rngs=rngs,
-    )

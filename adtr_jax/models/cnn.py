@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, UInt32
 
 from adtr_jax.backbones.convolution import convolution
 from adtr_jax.models.adtr import WIDTH
-from adtr_jax.models.attention import dense, layer_norm
 from adtr_jax.models.dropout import dropout
+from adtr_jax.models.layers import Dense, LayerNorm
 
 BLOCKS = 6
 
@@ -29,7 +29,7 @@ class ConvNorm(nnx.Module):
     def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dtype = dtype
         self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, WIDTH, WIDTH)))
-        self.norm = layer_norm(WIDTH, dtype, rngs)
+        self.norm = LayerNorm(WIDTH, dtype, rngs)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
         kernel = self.kernel[...].astype(self.dtype)
@@ -67,10 +67,10 @@ class CNN(nnx.Module):
         self, channels: int, *, rate: float = 0.1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ):
         self.rate, self.dtype = rate, dtype
-        self.project_in = dense(channels, WIDTH, dtype, rngs)
+        self.project_in = Dense(channels, WIDTH, dtype, rngs)
         self.stem = ConvNorm(dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(Block(i, rate, dtype=dtype, rngs=rngs) for i in range(BLOCKS))
-        self.project_out = dense(WIDTH, channels, dtype, rngs)
+        self.project_out = Dense(WIDTH, channels, dtype, rngs)
 
     def __call__(
         self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None

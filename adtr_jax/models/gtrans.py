@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, UInt8
 from adtr_jax import losses
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import QueryFrom, Structure
-from adtr_jax.models.attention import dense, layer_norm
+from adtr_jax.models.layers import Dense, LayerNorm
 
 GROUPS, WIDTH = 8, 256  # g and d, Section 4.3.2
 
@@ -54,7 +54,7 @@ class Tokenizer(nnx.Module):
 
     def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.group = _matrix(channels, GROUPS, dtype, rngs)  # L_g
-        self.value = dense(channels, WIDTH, dtype, rngs)  # L_d
+        self.value = Dense(channels, WIDTH, dtype, rngs)  # L_d
 
     def __call__(self, f: Float[Array, "b h w c"]) -> Float[Array, "b g d"]:
         """The tokens of a feature map."""
@@ -79,10 +79,10 @@ class TFMBlock(nnx.Module):
         self.query = _matrix(WIDTH, WIDTH, dtype, rngs)
         self.key = _matrix(WIDTH, WIDTH, dtype, rngs)
         self.value = _matrix(WIDTH, WIDTH, dtype, rngs)
-        self.attention_norm = layer_norm(WIDTH, dtype, rngs)
-        self.hidden = dense(WIDTH, WIDTH, dtype, rngs)  # L_2
-        self.out = dense(WIDTH, WIDTH, dtype, rngs)  # L_1
-        self.out_norm = layer_norm(WIDTH, dtype, rngs)
+        self.attention_norm = LayerNorm(WIDTH, dtype, rngs)
+        self.hidden = Dense(WIDTH, WIDTH, dtype, rngs)  # L_2
+        self.out = Dense(WIDTH, WIDTH, dtype, rngs)  # L_1
+        self.out_norm = LayerNorm(WIDTH, dtype, rngs)
 
     def __call__(
         self, x: Float[Array, "b t d"], memory: Float[Array, "b t d"]
@@ -132,9 +132,9 @@ class Mapper(nnx.Module):
     """
 
     def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.query = dense(channels, channels, dtype, rngs)
+        self.query = Dense(channels, channels, dtype, rngs)
         self.key = _matrix(WIDTH, channels, dtype, rngs)
-        self.value = dense(WIDTH, channels, dtype, rngs)
+        self.value = Dense(WIDTH, channels, dtype, rngs)
 
     def __call__(
         self,
