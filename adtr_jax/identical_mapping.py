@@ -9,6 +9,7 @@ that has become the identity to six digits reconstructs anomalies with an error 
 rounding noise, larger where features are larger, still reaches a pixel AUROC of 0.98.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
 from adtr_jax.plots import LayerStudy
 from adtr_jax.rows import Share
 from adtr_jax.scoring import image_score, score_map, token_scores
+from adtr_jax.sharding import compiler_options, device_mesh
 
 Layer = TypeVar("Layer", LinearLayer, AttentionLayer)
 # (the network at some step, its batch) -> what to note of it, by name
@@ -133,7 +135,7 @@ def fit(
         noted = {"error": value, **measure(nnx.merge(graph, params), batch)}
         return (optax.apply_updates(params, updates), opt_state), noted
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(device_mesh(1)))
     def run(params: Any, x: Array, order: Array) -> Any:
         state = (params, optimiser.init(params))
         return jax.lax.scan(lambda state, index: one_step(state, x[index]), state, order)

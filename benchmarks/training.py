@@ -53,9 +53,10 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 def torch_training(pipeline: TorchPipeline, images: np.ndarray, sizes: Sizes, cached: bool) -> Way:
     """The same in PyTorch, eager; each call starts afresh."""
     pixels = torch.from_numpy(images).to(DEVICE)
+    features = torch_pipeline.channels_last(pipeline.features)
 
     def call() -> object:
-        parts = pipeline.features, copy.deepcopy(pipeline.model)
+        parts = features, copy.deepcopy(pipeline.model)
         return torch_pipeline.finished(torch_pipeline.train(parts, pixels, sizes, cached=cached))
 
     return call
@@ -68,7 +69,8 @@ def compiled_training(
     pixels = torch.from_numpy(images).to(DEVICE)
     model = copy.deepcopy(pipeline.model)
     model.compile(dynamic=False)
-    parts = torch.compile(pipeline.features, dynamic=False), model
+    features = torch_pipeline.channels_last(pipeline.features)
+    parts = torch.compile(features, dynamic=False), model
 
     def call() -> object:
         return torch_pipeline.finished(torch_pipeline.train(parts, pixels, sizes, cached=cached))
