@@ -123,8 +123,14 @@ def batch_program(function: Callable, state: Any, mesh: Mesh) -> functools.parti
         mesh: all devices.
     """
     own = own_devices(mesh)
-    program = per_device(function, own, (replicated, split()), split())
-    return functools.partial(program, place(state, own))
+    # A list of arrays: the calls take Flax's variables apart in Python, 1 ms for those of B4.
+    leaves, structure = jax.tree.flatten(state)
+
+    def on_leaves(leaves: list[Array], part: Any) -> tuple[Array, ...]:
+        return function(jax.tree.unflatten(structure, leaves), part)
+
+    program = per_device(on_leaves, own, (replicated, split()), split())
+    return functools.partial(program, place(leaves, own))
 
 
 def in_batches(

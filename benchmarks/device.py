@@ -156,12 +156,12 @@ def measure(command: Device, dtype: Dtype) -> Iterator[tuple[Throughput, Way | N
     kind = jax.devices()[0].device_kind
     makers = {"features": jax_pipeline.extractor, "prediction": jax_pipeline.predictor}
     for name, make in makers.items():
-        function, state = make(detector)
+        program = make(detector)
         goal = f"{GOAL_IMAGES:,} images/s" if name == "prediction" else ""
         what = f"{name}, {sizes.backbone}, {sizes.image_size} px"
         for batch in command.batches:
-            way = partial(function, state, jax.device_put(random_images(batch, sizes.image_size)))
-            seconds, count = seconds_per_call(way, command.least), flops(function, *way.args)
+            way = partial(program, jax.device_put(random_images(batch, sizes.image_size)))
+            seconds, count = seconds_per_call(way, command.least), flops(way.func, *way.args)
             last = name == "prediction" and batch == max(command.batches)
             row = Throughput(what, dtype, batch, seconds, batch, count, kind, goal)
             yield row, way if last else None

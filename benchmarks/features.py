@@ -33,6 +33,5 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 def jax_way(detector: Detector, images: np.ndarray) -> Way:
     """One call computes F of images that are on the device."""
-    extract, state = extractor(detector)
-    pixels = jax.device_put(images)
-    return lambda: jax.block_until_ready(extract(state, pixels))
+    extract, pixels = extractor(detector), jax.device_put(images)
+    return lambda: jax.block_until_ready(extract(pixels))

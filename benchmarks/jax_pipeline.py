@@ -20,8 +20,7 @@ from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.rows import Part
-from adtr_jax.scoring import image_score
-from adtr_jax.sharding import compiler_options, device_mesh, place
+from adtr_jax.sharding import batch_program, device_mesh, place
 from benchmarks.sizes import Sizes
 
 
@@ -50,29 +49,19 @@ def random_backbone(name: str) -> Backbone:
     return nnx.merge(graph, jax.tree.map(draw, state))
 
 
-def extractor(detector: Detector) -> tuple[Callable[..., jax.Array], nnx.State]:
-    """A compiled function of its second result and of pixels `[b s s 3]`, which computes F."""
+def extractor(detector: Detector) -> partial:
+    """A compiled function of pixels `[b s s 3]`, which computes F."""
     graph, state = nnx.split(detector.backbone)
 
-    @partial(jax.jit, compiler_options=compiler_options(mesh()))
-    def extract(state: nnx.State, pixels: jax.Array) -> jax.Array:
-        return features.extract(nnx.merge(graph, state), pixels, detector.settings)
+    def extract(state: nnx.State, pixels: jax.Array) -> tuple[jax.Array]:
+        return (features.extract(nnx.merge(graph, state), pixels, detector.settings),)
 
-    return extract, jax.device_put(state)
+    return batch_program(extract, state, mesh())
 
 
-def predictor(detector: Detector) -> tuple[Callable[..., tuple[jax.Array, jax.Array]], Any]:
-    """A compiled function of its second result and of pixels, which `Detector.score` wraps."""
-    graph, backbone_state = nnx.split(detector.backbone)
-
-    @partial(jax.jit, compiler_options=compiler_options(mesh()))
-    def score(state: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        backbone_state, params, statistics = state
-        backbone = nnx.merge(graph, backbone_state)
-        positions, maps = detector.maps(backbone, params, statistics, pixels)
-        return maps, image_score(positions, maps, detector.settings.image_score)
-
-    return score, jax.device_put((backbone_state, detector.params, detector.statistics))
+def predictor(detector: Detector) -> partial:
+    """A compiled function of pixels, which makes score maps and image scores."""
+    return detector.program(mesh())
 
 
 def training(detector: Detector, images: np.ndarray) -> Any:

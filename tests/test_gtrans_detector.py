@@ -142,8 +142,7 @@ def test_images_that_come_later_need_no_new_program(prepared, images):
     _, calibrated = prepared
     both = [calibrated.score(images[i : i + 3], device_mesh())[1] for i in (0, 3)]
     assert not np.array_equal(*both)
-    (program,) = calibrated._programs.values()
-    assert program.func._cache_size() == 1
+    assert calibrated.program(device_mesh()).func._cache_size() == 1
 
 
 def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(

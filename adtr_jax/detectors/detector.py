@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,11 +99,8 @@ class Detector(abc.ABC):
 
         Every process takes its share of the images, and returns all results.
         """
-        if mesh not in self._programs:
-            state = (nnx.split(self.backbone)[1], self.params, self.statistics)
-            self._programs[mesh] = batch_program(self._scoring, state, mesh)
         maps, scores = in_batches(
-            self._programs[mesh],
+            self.program(mesh),
             images,
             mesh,
             batch_size=features.images_at_once(self.settings, mesh),
@@ -112,22 +108,25 @@ class Detector(abc.ABC):
         )
         return maps, scores
 
+    def program(self, mesh: Mesh) -> functools.partial:
+        """What `score` runs over this process's devices: pixels `[b s s 3]` -> maps, scores."""
+        if mesh not in self._programs:
+            graph, backbone_state = nnx.split(self.backbone)
+
+            def function(state: Any, pixels: Array) -> tuple[Array, Array]:
+                backbone_state, params, statistics = state
+                backbone = nnx.merge(graph, backbone_state)
+                positions, maps = self.maps(backbone, params, statistics, pixels)
+                return maps, image_score(positions, maps, self.settings.image_score)
+
+            state = (backbone_state, self.params, self.statistics)
+            self._programs[mesh] = batch_program(function, state, mesh)
+        return self._programs[mesh]
+
     @functools.cached_property
     def _programs(self) -> dict[Mesh, functools.partial]:
-        """What `score` has compiled: images may come one by one."""
+        """What is compiled already: images may come one by one."""
         return {}
-
-    @functools.cached_property
-    def _scoring(self) -> Callable[..., tuple[Array, Array]]:
-        graph, _ = nnx.split(self.backbone)
-
-        def function(state: Any, pixels: Array) -> tuple[Array, Array]:
-            backbone_state, params, statistics = state
-            backbone = nnx.merge(graph, backbone_state)
-            positions, maps = self.maps(backbone, params, statistics, pixels)
-            return maps, image_score(positions, maps, self.settings.image_score)
-
-        return function
 
     def save(self, path: Path) -> None:
         """Writes what was learned and, in the header, the settings to a safetensors file."""
