@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax.models.layers import EPSILON, Dense, LayerNorm, repeat, total
+from adtr_jax.models.layers import EPSILON, Dense, LayerNorm, largest, repeat, total
 from adtr_jax.sharding import compiler_options, device_mesh
 
 CHANNELS, OUTPUTS = 24, 16
@@ -77,6 +77,12 @@ def test_totals_and_repetitions_are_each_others_gradients(axis, tokens):
     z, back = jax.vjp(lambda y: repeat(y, axis, x.shape[axis]), y)
     np.testing.assert_array_equal(z, jnp.broadcast_to(y, x.shape))
     np.testing.assert_allclose(back(x)[0], y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 15, 49, 64, 100])
+def test_the_largest_of_any_number(count):
+    x = np.random.default_rng(0).standard_normal((3, 5, count)).astype(np.float32)
+    np.testing.assert_array_equal(largest(jnp.asarray(x)), x.max(axis=-1, keepdims=True))
 
 
 def test_on_a_cpu_no_sum_over_many_numbers_is_left_to_xla():

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
 from adtr_jax.models.dropout import dropout
-from adtr_jax.models.layers import Dense
+from adtr_jax.models.layers import Dense, largest, total
 
 
 class Attention(nnx.Module):
@@ -44,11 +44,11 @@ class Attention(nnx.Module):
             "bqd,bkd->bqk", q * (q.shape[-1] ** -0.5), k, preferred_element_type=full
         )
         # Softmax, divided by its sum only after the product with V: n x d divisions, not n x m.
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        total = weights.sum(axis=-1, keepdims=True)
+        weights = jnp.exp(scores - largest(jax.lax.stop_gradient(scores)))
+        sums = total(weights.reshape(-1, weights.shape[-1]), 1).reshape(*weights.shape[:-1], 1)
         if seed is not None:
             shape = weights.shape
             weights = dropout(weights.reshape(b, -1), rate, seed, site).reshape(shape)
-        out = jnp.einsum("bqk,bkd->bqd", weights.astype(v.dtype), v) / total.astype(v.dtype)
+        out = jnp.einsum("bqk,bkd->bqd", weights.astype(v.dtype), v) / sums.astype(v.dtype)
         out = out.reshape(b, self.heads, n, d // self.heads).transpose(0, 2, 1, 3)
         return self.out(out.reshape(b, n, d))

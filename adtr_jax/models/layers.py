@@ -95,3 +95,17 @@ repeat.defvjp(
     lambda x, axis, times: (repeat(x, axis, times), None),
     lambda axis, times, _, dy: (total(dy, axis),),
 )
+
+
+def largest(x: Float[Array, "... c"]) -> Float[Array, "... 1"]:
+    """The maximum along the last axis."""
+
+    def by_halves(x: Array) -> Array:
+        # Whole vectors are compared, where XLA's CPU backend compares number by number.
+        while x.shape[-1] > 16 and x.shape[-1] % 2 == 0:
+            x = jnp.maximum(*jnp.split(x, 2, axis=-1))
+        return jnp.max(x, axis=-1, keepdims=True)
+
+    return lax.platform_dependent(
+        x, cpu=by_halves, default=functools.partial(jnp.max, axis=-1, keepdims=True)
+    )
