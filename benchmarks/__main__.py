@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import tyro
 
 from adtr_jax.command_line import guarded, parse
+from adtr_jax.errors import InputError
 from adtr_jax.files import write_atomically
 from benchmarks.sizes import QUICK, Sizes
 
@@ -69,19 +70,22 @@ def run(command: Benchmarks) -> int:
     from benchmarks import machine
     from benchmarks.rows import HEADER, Row, table
 
+    if not command.only:
+        raise InputError(f"--only needs one or more of {', '.join(ALL)}")
     sizes = command.sizes
+    out = command.out or (None if command.quick else Path("benchmarks/speed.md"))
+    words = " ".join([PROG, *sys.argv[1:]])
     rows: list[Row] = []
     print(" | ".join(HEADER), flush=True)
     for name in command.only:
         for row in importlib.import_module(f"benchmarks.{name}").measure(sizes):
             rows.append(row)
             print(" | ".join(row.cells()), flush=True)
-    words = " ".join([PROG, *sys.argv[1:]])
-    text = f"`{words}`, {sizes.dtype}: {machine.describe()}\n\n{table(rows)}"
+        text = f"`{words}`, {sizes.dtype}: {machine.describe()}\n\n{table(rows)}"
+        if out:  # after each measurement: the next one may take half an hour
+            write_atomically(out, f"# Speed against PyTorch\n\n{text}")
     print(f"\n{text}", end="")
-    out = command.out or (None if command.quick else Path("benchmarks/speed.md"))
     if out:
-        write_atomically(out, f"# Speed against PyTorch\n\n{text}")
         print(f"\nwritten to {out}")
     return 0
 
