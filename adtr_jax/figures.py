@@ -180,7 +180,7 @@ def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
     ax.set(xlabel="image score", ylabel="images", title=f"image AUROC {100 * auroc:.1f}")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    ax.legend(loc="best", frameon=False)
     _save(figure, path)
 
 

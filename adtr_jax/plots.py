@@ -180,7 +180,7 @@ def save_identical_mapping(path: Path, studies: Sequence[LayerStudy]) -> None:
         for (name, curve), colour in zip(study.curves.items(), colours, strict=False):
             middle.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=name)
         middle.set(title="training", xlabel="step", ylim=(0, None))
-        middle.legend(frameon=False, fontsize=8)
+        middle.legend(loc="best", frameon=False, fontsize=8)
         _put_errors(right, study, bins)
     _save(figure, path)
 
@@ -195,7 +195,7 @@ def _put_errors(ax: Axes, study: LayerStudy, bins: Float[np.ndarray, "k"]) -> No
         ax.axvline(errors.mean(), color=colour, ls="--", lw=1)
     ax.set(xscale="log", title="reconstruction error", ylabel="positions (%)")
     ax.set_xlabel("mean squared difference over the channels")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(loc="best", frameon=False, fontsize=8)
 
 
 def _figure(width: float, height: float) -> Figure:
