@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax import hosts
 from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.batches import Batches
 from adtr_jax.config import AdtrSettings, Settings
 from adtr_jax.resize import resize
 from adtr_jax.rows import Share
-from adtr_jax.sharding import batch_program, in_own_batches, own_devices
+from adtr_jax.sharding import on_cpu
 
 VERSION = 1  # of all that is written here or in `data.synthetic`: raise it when features change
 
@@ -103,21 +104,20 @@ def _of_all(
     def function(state: nnx.State, pixels: Array) -> tuple[Array, ...]:
         return extractor(nnx.merge(graph, state), pixels, settings)
 
-    program, size = batch_program(function, state, mesh), images_at_once(settings, mesh)
-    return in_own_batches(program, images, mesh, batch_size=size, label="features", out=out)
+    size = images_at_once(settings, mesh)
+    return Batches(function, state, mesh, size=size, label="features").of_own(images, out)
 
 
 def images_at_once(settings: Settings, mesh: Mesh) -> int:
-    """How many images this process's devices take in one call outside training.
+    """How many images a device takes in one call outside training.
 
-    A CPU is at its full speed with a few images, and what is between the layers of more leaves its
-    caches; any other device gets enough to do. As many numbers as an image has pixels are in the
-    attention of the square root of so many tokens.
+    A CPU core is at its full speed with one image of 256 x 256 pixels, and what is between the
+    layers of more leaves its caches; any other device gets enough to do. As many numbers as an
+    image has pixels are in the attention of the square root of so many tokens.
     """
-    own = own_devices(mesh)
-    cpu = own.devices[0].platform == "cpu"  # all of them share the cores
     tokens = settings.tokens_per_side**2 if isinstance(settings, AdtrSettings) else 0
-    return max(1, (2**18 if cpu else 2**22 * own.size) // max(settings.image_size, tokens) ** 2)
+    pixels = 2**16 if on_cpu(mesh) else 2**22
+    return max(1, pixels // max(settings.image_size, tokens) ** 2)
 
 
 def identity(

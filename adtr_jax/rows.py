@@ -65,7 +65,7 @@ class Rows:
         leaves = jax.tree.leaves(share.arrays)
         row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
         if limit is None:
-            limit = memory.of_device()
+            limit = memory.of_device(mesh)
             if any(isinstance(leaf, np.memmap) for leaf in leaves):  # they pass through memory
                 limit = min(limit, memory.of_host())
         limit = hosts.smallest(limit)

@@ -1,7 +1,9 @@
 """One mesh axis over all devices of all processes: each works on its part of every batch."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,21 +11,38 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
-from tqdm import tqdm
 
-from adtr_jax import hosts
 from adtr_jax.errors import InputError
 
 AXIS = "data"
+MOST_CORES = 16  # that are devices of their own: each has a copy of the networks
+
+
+def one_device_a_core() -> None:
+    """Has JAX take every CPU core for a device, up to `MOST_CORES`; before anything is asked of it.
+
+    For what works on images one by one (`workers`) that is faster by a fifth on two cores than one
+    device with all of them. A number of devices that has been chosen already stays.
+    """
+    chosen = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+    if chosen != -1 or "device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # JAX has begun
+        jax.config.update("jax_num_cpu_devices", min(cores or 1, MOST_CORES))
 
 
 def device_mesh(count: int | None = None) -> Mesh:
-    """A one-axis mesh over the first `count` devices of every process (default: all of them).
+    """A one-axis mesh over the first `count` devices of every process.
+
+    By default all of them; of a CPU's, one, whose matrix products take all cores.
 
     Raises:
         InputError: there are not as many, or the processes have different numbers of devices.
     """
     own = len(jax.local_devices())
+    if count is None and jax.local_devices()[0].platform == "cpu":
+        count = 1
     if count is not None and not 0 < count <= own:
         raise InputError(f"--devices={count} must be from 1 to {own}: so many there are")
     devices = [
@@ -36,10 +55,19 @@ def device_mesh(count: int | None = None) -> Mesh:
     return Mesh(np.array(devices)[:, :count].reshape(-1), (AXIS,))
 
 
-def own_devices(mesh: Mesh) -> Mesh:
-    """The mesh of this process's devices alone."""
+def workers(mesh: Mesh) -> Mesh:
+    """The devices that work on this process's images, without a word to each other.
+
+    They are its devices in the mesh; and on a CPU all that it has, one a core or so, for several
+    small products side by side are faster than one that is shared.
+    """
     own = [device for device in mesh.devices if device.process_index == jax.process_index()]
-    return Mesh(np.array(own), (AXIS,))
+    return Mesh(np.array(jax.local_devices() if on_cpu(mesh) else own), (AXIS,))
+
+
+def on_cpu(mesh: Mesh) -> bool:
+    """Whether its devices are a CPU's."""
+    return mesh.devices.flat[0].platform == "cpu"
 
 
 def per_device(
@@ -62,8 +90,9 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
     out wrong (https://github.com/jax-ml/jax/issues/39103). And it would use half of AVX-512's
     vectors, where a processor has them: a backbone takes a seventh longer.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return {name: value for name, value in _ON_CPU.items() if on_cpu and _has_option(name)}
+    if not on_cpu(mesh):
+        return {}
+    return {name: value for name, value in _ON_CPU.items() if _has_option(name)}
 
 
 _ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": "512"}
@@ -112,99 +141,3 @@ def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     return jax.tree.map(put, tree)
-
-
-def batch_program(function: Callable, state: Any, mesh: Mesh) -> functools.partial:
-    """What `in_batches` runs on this process's devices: compiled once for as long as it is kept.
-
-    Args:
-        function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
-        state: the same on all devices, where it is put once.
-        mesh: all devices.
-    """
-    own = own_devices(mesh)
-    # A list of arrays: the calls take Flax's variables apart in Python, 1 ms for those of B4.
-    leaves, structure = jax.tree.flatten(state)
-
-    def on_leaves(leaves: list[Array], part: Any) -> tuple[Array, ...]:
-        return function(jax.tree.unflatten(structure, leaves), part)
-
-    program = per_device(on_leaves, own, (replicated, split()), split())
-    return functools.partial(program, place(leaves, own))
-
-
-def in_batches(
-    program: functools.partial, rows: Any, mesh: Mesh, *, batch_size: int, label: str
-) -> list[np.ndarray]:
-    """Applies a program to all rows: a share in every process, batch by batch.
-
-    Args:
-        program, batch_size, label: as for `in_own_batches`.
-        rows: arrays `[n, ...]`, one row an image, the same in every process.
-
-    Returns:
-        The program's outputs for all n images, in every process.
-    """
-    n = len(jax.tree.leaves(rows)[0])
-    part = hosts.share(n)
-    own = jax.tree.map(lambda array: array[part], rows)
-    outputs = in_own_batches(program, own, mesh, batch_size=batch_size, label=label)
-    return [hosts.gather(np.asarray(output), n) for output in outputs]
-
-
-def in_own_batches(
-    program: functools.partial,
-    rows: Any,
-    mesh: Mesh,
-    *,
-    batch_size: int,
-    label: str,
-    out: list[np.ndarray] | None = None,
-) -> list[np.ndarray]:
-    """Applies a program to this process's rows, over its devices.
-
-    Every batch has the same size, so that one program serves all; the last one is filled up with
-    its last row and the surplus dropped.
-
-    Args:
-        program: of `batch_program`.
-        rows: arrays `[n, ...]` on the host, one row an image.
-        mesh: all devices.
-        batch_size: images a batch over these devices; rounded up to a multiple of their number.
-        label: names the progress bar.
-        out: arrays for the outputs.
-
-    Returns:
-        The program's outputs for all n images, on the host: `out`, if it is given.
-    """
-    mesh = own_devices(mesh)
-    n = len(jax.tree.leaves(rows)[0])
-    size = -(-min(batch_size, max(n, 1)) // mesh.size) * mesh.size  # a share may be empty
-    outputs = out or []  # allocated once there is a first result to tell their shapes
-    pending: list[tuple[slice, tuple]] = []
-
-    def allocate(like: Iterable) -> None:
-        if not outputs:
-            outputs.extend(np.empty((n, *array.shape[1:]), array.dtype) for array in like)
-
-    def fetch() -> None:
-        part, results = pending.pop(0)
-        allocate(results)
-        for output, result in zip(outputs, results, strict=True):
-            output[part] = np.asarray(result)[: part.stop - part.start]
-        progress.update(part.stop - part.start)
-
-    with tqdm(total=n, desc=label, unit="image", leave=False, disable=None) as progress:
-        for start in range(0, n, size):
-            part = slice(start, min(start + size, n))
-            index = np.minimum(np.arange(start, start + size), n - 1)
-            batch = jax.tree.map(lambda array, index=index: array[index], rows)
-            pending.append((part, program(place(batch, mesh, split()))))
-            if len(pending) > 1:  # fetched while the devices work on the next batch
-                fetch()
-        if pending:
-            fetch()
-    if not n:
-        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows)
-        allocate(program.func.eval_shape(*program.args, like))  # type: ignore[attr-defined]
-    return outputs

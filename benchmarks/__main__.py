@@ -67,9 +67,11 @@ class Benchmarks:
 
 def run(command: Benchmarks) -> int:
     """Measures, prints as it goes, and writes the file; returns the exit status."""
+    from adtr_jax.sharding import one_device_a_core
     from benchmarks import machine
     from benchmarks.rows import HEADER, Row, table
 
+    one_device_a_core()
     if not command.only:
         raise InputError(f"--only needs one or more of {', '.join(ALL)}")
     sizes = command.sizes

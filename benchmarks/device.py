@@ -156,7 +156,7 @@ def measure(command: Device, dtype: Dtype) -> Iterator[tuple[Throughput, Way | N
     kind = jax.devices()[0].device_kind
     makers = {"features": jax_pipeline.extractor, "prediction": jax_pipeline.predictor}
     for name, make in makers.items():
-        program = make(detector)
+        program = make(detector).program(jax_pipeline.mesh())
         goal = f"{GOAL_IMAGES:,} images/s" if name == "prediction" else ""
         what = f"{name}, {sizes.backbone}, {sizes.image_size} px"
         for batch in command.batches:

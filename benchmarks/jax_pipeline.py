@@ -1,7 +1,6 @@
 """What of the project is timed, as the experiments use it. Nothing here imports PyTorch."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,13 +13,14 @@ from jax.sharding import Mesh
 
 from adtr_jax import backbones, detectors, features, train
 from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.batches import Batches
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.images import load_images
 from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.rows import Part
-from adtr_jax.sharding import batch_program, device_mesh, place
+from adtr_jax.sharding import device_mesh, place
 from benchmarks.sizes import Sizes
 
 
@@ -49,19 +49,20 @@ def random_backbone(name: str) -> Backbone:
     return nnx.merge(graph, jax.tree.map(draw, state))
 
 
-def extractor(detector: Detector) -> partial:
-    """A compiled function of pixels `[b s s 3]`, which computes F."""
+def extractor(detector: Detector) -> Batches:
+    """Pixels `[n s s 3]` -> F."""
     graph, state = nnx.split(detector.backbone)
 
     def extract(state: nnx.State, pixels: jax.Array) -> tuple[jax.Array]:
         return (features.extract(nnx.merge(graph, state), pixels, detector.settings),)
 
-    return batch_program(extract, state, mesh())
+    size = features.images_at_once(detector.settings, mesh())
+    return Batches(extract, state, mesh(), size=size, label="features")
 
 
-def predictor(detector: Detector) -> partial:
-    """A compiled function of pixels, which makes score maps and image scores."""
-    return detector.program(mesh())
+def predictor(detector: Detector) -> Batches:
+    """Pixels -> score maps and image scores."""
+    return detector.scorer(mesh())
 
 
 def training(detector: Detector, images: np.ndarray) -> Any:

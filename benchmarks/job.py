@@ -87,8 +87,10 @@ def pipeline(folder: Path) -> "TorchPipeline":
 
 def of_jax(job: str, folder: Path) -> float:
     """The job in JAX."""
+    from adtr_jax.sharding import one_device_a_core
     from benchmarks import jax_pipeline
 
+    one_device_a_core()
     sizes = Sizes.load(folder / SIZES)
     jax_pipeline.full_precision(sizes)
     if job == "train":

@@ -118,6 +118,9 @@ def main(
 
             hosts.join(command.hosts)
             return 0 if hosts.until_one_fails(lambda: run(command)) else 1
+        from adtr_jax.sharding import one_device_a_core
+
+        one_device_a_core()
         return 0 if run(command) else 1
 
     return guarded(action, "interrupted; the same command, without --retrain, goes on")

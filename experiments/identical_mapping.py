@@ -85,7 +85,9 @@ def run(command: IdenticalMapping) -> None:
     from adtr_jax.data import folders, mvtec_ad
     from adtr_jax.experiment import Task
     from adtr_jax.files import write_atomically
+    from adtr_jax.sharding import one_device_a_core
 
+    one_device_a_core()
     if command.data is None:
         category = mvtec_ad.read_category(command.category)
     else:

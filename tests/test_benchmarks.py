@@ -71,7 +71,7 @@ def complete(rows: list[Row]) -> bool:
 def test_features_are_pytorchs(folder):
     ours, theirs = job.detector(folder), job.pipeline(folder)
     images = random_images(1, TINY.image_size)
-    found = np.asarray(jax_pipeline.extractor(ours)(jnp.asarray(images))[0])
+    found = np.asarray(jax_pipeline.extractor(ours).of_own(images)[0])
     for module in (theirs.features, torch_pipeline.channels_last(theirs.features)):
         with torch.inference_mode():
             expected = module(torch.from_numpy(images)).permute(0, 2, 3, 1).numpy()

@@ -17,7 +17,7 @@ from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.gtrans import Gtrans
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.models.gtrans import guidance_loss
-from adtr_jax.sharding import device_mesh
+from adtr_jax.sharding import device_mesh, workers
 from adtr_jax.train import Batch
 
 # A network of the smallest sort stands where resnet-18 would: it compiles in a third of the time.
@@ -142,7 +142,8 @@ def test_images_that_come_later_need_no_new_program(prepared, images):
     _, calibrated = prepared
     both = [calibrated.score(images[i : i + 3], device_mesh())[1] for i in (0, 3)]
     assert not np.array_equal(*both)
-    assert calibrated.program(device_mesh()).func._cache_size() == 1
+    program = calibrated.scorer(device_mesh()).program(workers(device_mesh()))
+    assert program.func._cache_size() == 1
 
 
 def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(

@@ -105,6 +105,8 @@ def test_two_processes_get_the_numbers_of_one_though_one_is_killed(data, tmp_pat
         assert "Traceback" not in stderr
     assert 3 <= len(losses(log)) < EPOCHS
 
+    for own in flags:
+        own.append("--devices=2")
     flags[1].append("--memory=0")  # where one has no memory, all read their rows part by part
     with pair(flags) as processes:  # and the same command goes on
         (status, stdout, stderr), (other, silent, _) = ends(processes)

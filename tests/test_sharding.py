@@ -1,19 +1,18 @@
 """Programs over devices: how they are compiled, and what they take at once."""
 
+import os
+import subprocess
+import sys
+
+import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from adtr_jax import features
 from adtr_jax.config import AdtrSettings
-from adtr_jax.sharding import (
-    batch_program,
-    device_mesh,
-    in_own_batches,
-    per_device,
-    replicated,
-    split,
-)
+from adtr_jax.sharding import device_mesh, per_device, replicated, split, workers
+
+FLAG = "--xla_force_host_platform_device_count"
 
 
 def test_a_cpu_gets_its_matrix_products_from_eigen():
@@ -23,23 +22,33 @@ def test_a_cpu_gets_its_matrix_products_from_eigen():
     assert " dot(" in text and "ynn" not in text
 
 
-@pytest.mark.parametrize(("size", "images"), [(160, 10), (256, 4), (1024, 1)])
-def test_a_cpu_takes_a_few_images_at_once(size, images):
+@pytest.mark.parametrize(("size", "images"), [(32, 64), (160, 2), (256, 1), (1024, 1)])
+def test_a_cpu_takes_one_image_or_a_few_at_once(size, images):
     settings = AdtrSettings(image_size=size)
     assert features.images_at_once(settings, device_mesh(1)) == images
 
 
-@pytest.mark.parametrize(("stride", "images"), [(16, 256), (4, 64), (1, 1)])
+@pytest.mark.parametrize(("stride", "images"), [(16, 64), (4, 16), (1, 1)])
 def test_many_tokens_count_as_large_images(stride, images):
     settings = AdtrSettings(image_size=32, token_stride=stride)
     assert features.images_at_once(settings, device_mesh(1)) == images
 
 
-@pytest.mark.parametrize("n", [0, 1, 5, 6])
-def test_batches_of_one_size_and_no_more_results_than_rows(n):
-    rows = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
-    program = batch_program(lambda state, x: (x * state, x.sum(axis=1)), 3.0, device_mesh(1))
-    tripled, sums = in_own_batches(program, rows, device_mesh(1), batch_size=4, label="rows")
-    np.testing.assert_array_equal(tripled, 3 * rows)
-    np.testing.assert_array_equal(sums, rows.sum(axis=1))
-    assert (tripled.shape, tripled.dtype, sums.shape) == ((n, 2), np.float32, (n,))
+def test_a_cpu_is_trained_on_as_one_device_and_computes_as_all():
+    assert len(jax.devices()) == 2
+    assert device_mesh().size == device_mesh(1).size == 1
+    assert device_mesh(2).size == workers(device_mesh(1)).size == 2
+
+
+@pytest.mark.parametrize(("flags", "devices"), [("", "cores"), (FLAG + "=3", "3")])
+def test_a_core_is_a_device_unless_a_number_is_given(flags, devices):
+    text = (
+        "import jax, os; from adtr_jax.sharding import one_device_a_core as each;"
+        "each(); cores = min(len(os.sched_getaffinity(0)), 16); print(jax.device_count(), cores);"
+        "each()"  # the second time changes nothing
+    )
+    environment = os.environ | {"XLA_FLAGS": flags}
+    words = [sys.executable, "-c", text]
+    done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+    found, cores = done.stdout.split()
+    assert found == (cores if devices == "cores" else devices)

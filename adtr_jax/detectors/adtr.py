@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, UInt32
 
 from adtr_jax import features, hosts, losses, models
 from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.batches import Batches
 from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.feature_cache import Arrays, FeatureCache
 from adtr_jax.rows import Share
 from adtr_jax.scoring import score_map, token_scores
-from adtr_jax.sharding import batch_program, in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Features = Float[np.ndarray, "n h w c"]
@@ -116,8 +116,7 @@ class Adtr(Detector):
 
         f = self.features(images, mesh)
         size = features.images_at_once(self.settings, mesh)
-        program = batch_program(function, self.params, mesh)
-        return in_batches(program, f, mesh, batch_size=size, label="differences")[0]
+        return Batches(function, self.params, mesh, size=size, label="differences").of_all(f)[0]
 
 
 def _state(statistics: features.Statistics) -> nnx.State:

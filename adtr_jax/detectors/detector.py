@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax import features, state_file
 from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.batches import Batches
 from adtr_jax.feature_cache import FeatureCache
 from adtr_jax.scoring import image_score
 from adtr_jax.shapes import module_shapes
-from adtr_jax.sharding import batch_program, in_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 Images = UInt8[np.ndarray, "n s s 3"]
@@ -99,18 +99,12 @@ class Detector(abc.ABC):
 
         Every process takes its share of the images, and returns all results.
         """
-        maps, scores = in_batches(
-            self.program(mesh),
-            images,
-            mesh,
-            batch_size=features.images_at_once(self.settings, mesh),
-            label="scores",
-        )
+        maps, scores = self.scorer(mesh).of_all(images)
         return maps, scores
 
-    def program(self, mesh: Mesh) -> functools.partial:
-        """What `score` runs over this process's devices: pixels `[b s s 3]` -> maps, scores."""
-        if mesh not in self._programs:
+    def scorer(self, mesh: Mesh) -> Batches:
+        """What `score` runs: pixels `[b s s 3]` -> maps, scores."""
+        if mesh not in self._scorers:
             graph, backbone_state = nnx.split(self.backbone)
 
             def function(state: Any, pixels: Array) -> tuple[Array, Array]:
@@ -120,11 +114,12 @@ class Detector(abc.ABC):
                 return maps, image_score(positions, maps, self.settings.image_score)
 
             state = (backbone_state, self.params, self.statistics)
-            self._programs[mesh] = batch_program(function, state, mesh)
-        return self._programs[mesh]
+            size = features.images_at_once(self.settings, mesh)
+            self._scorers[mesh] = Batches(function, state, mesh, size=size, label="scores")
+        return self._scorers[mesh]
 
     @functools.cached_property
-    def _programs(self) -> dict[Mesh, functools.partial]:
+    def _scorers(self) -> dict[Mesh, Batches]:
         """What is compiled already: images may come one by one."""
         return {}
 

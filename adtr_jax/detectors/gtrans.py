@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax import backbones, features, hosts, weighted_map
 from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.batches import Batches
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.feature_cache import Arrays, FeatureCache
 from adtr_jax.models.gtrans import GTrans, guidance_loss
 from adtr_jax.rows import Share
-from adtr_jax.sharding import batch_program, in_own_batches
 from adtr_jax.train import Batch, Params, Statistics, TrainingData
 
 State = tuple[Params, Statistics]
@@ -92,14 +92,10 @@ class Gtrans(Detector):
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
         state = self.params, self.statistics
-        program = batch_program(function, state, mesh)
         size = features.images_at_once(self.settings, mesh)
-        a_mse, a_cos = (
-            hosts.gather(values, data.rows.total)
-            for values in in_own_batches(
-                program, data.rows.arrays, mesh, batch_size=size, label="calibration"
-            )
-        )
+        batches = Batches(function, state, mesh, size=size, label="calibration")
+        own = batches.of_own(data.rows.arrays)
+        a_mse, a_cos = (hosts.gather(values, data.rows.total) for values in own)
         model = nnx.merge(self.graph, *state, copy=True)
         model.lambdas[...] = jnp.asarray(weighted_map.lambdas(a_mse, a_cos))
         return dataclasses.replace(self, statistics=nnx.state(model, nnx.BatchStat))
