@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from adtr_jax import initial
 from adtr_jax.sharding import AXIS, varying_as
 
 MOMENTUM = 0.1  # how far BatchNorm's running statistics move in one step; PyTorch's default
@@ -62,9 +63,8 @@ class ConvNorm(nnx.Module):
         self.depthwise, self.activation = depthwise, activation
         # Variance 2 / fan-out as in the reference; a depthwise kernel fans out to one channel.
         fan_out = size * size * (1 if depthwise else outputs)
-        draw = nnx.initializers.normal(math.sqrt(2 / fan_out))
         shape = (size, size, 1 if depthwise else inputs, outputs)
-        self.kernel = nnx.Param(draw(rngs.params(), shape))
+        self.kernel = nnx.Param(initial.normal(rngs.params(), shape, math.sqrt(2 / fan_out)))
         self.scale = nnx.Param(jnp.ones(outputs))
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.mean = nnx.BatchStat(jnp.zeros(outputs))

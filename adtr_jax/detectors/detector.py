@@ -51,9 +51,7 @@ class Detector(abc.ABC):
 
     def initialised(self: This) -> This:
         """This detector before its training, its parameters drawn from the settings' seed."""
-        # One program: drawn one by one, parameters of every shape are compiled by themselves.
-        seed = self.settings.seed
-        model = nnx.jit(lambda: self.model(self.backbone, self.settings, nnx.Rngs(seed)))()
+        model = self.model(self.backbone, self.settings, nnx.Rngs(self.settings.seed))
         params, statistics = nnx.state(model, nnx.Param, nnx.BatchStat)
         # Those of a model that has none are the detector's own, and stay.
         return dataclasses.replace(self, params=params, statistics=statistics or self.statistics)

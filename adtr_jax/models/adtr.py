@@ -11,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
+from adtr_jax import initial
 from adtr_jax.models.attention import Attention
 from adtr_jax.models.dropout import dropout
 from adtr_jax.models.layers import Dense, LayerNorm
@@ -153,9 +154,11 @@ class ADTR(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.rate, self.dtype = rate, dtype
-        embedding = nnx.initializers.normal(0.02)
-        self.position = nnx.Param(embedding(rngs.params(), (tokens, WIDTH)))
-        self.query = nnx.Param(embedding(rngs.params(), (tokens, WIDTH))) if query else None
+
+        def embedding() -> nnx.Param:
+            return nnx.Param(initial.normal(rngs.params(), (tokens, WIDTH), 0.02))
+
+        self.position, self.query = embedding(), embedding() if query else None
         self.project_in = Dense(channels, WIDTH, dtype, rngs)
         self.encoder = nnx.List(
             EncoderLayer(2 * i, rate, attention, dtype=dtype, rngs=rngs) for i in range(LAYERS)

@@ -22,7 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import losses
+from adtr_jax import initial, losses
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import QueryFrom, Structure
 from adtr_jax.models.layers import Dense, LayerNorm
@@ -302,6 +302,6 @@ def _matrix(inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.
         use_bias=False,
         dtype=dtype,
         param_dtype=jnp.float32,
-        kernel_init=nnx.initializers.xavier_uniform(),
+        kernel_init=lambda key, shape, _: initial.xavier_uniform(key, shape),
         rngs=rngs,
     )

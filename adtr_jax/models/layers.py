@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from adtr_jax import initial
 from adtr_jax.sharding import varying_as
 
 EPSILON = 1e-5  # LayerNorm's; PyTorch's default
@@ -23,8 +24,8 @@ class Dense(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dtype = dtype
-        draw, zeros = nnx.initializers.xavier_uniform(), nnx.initializers.zeros_init()
-        self.kernel = nnx.Param(draw(rngs.params(), (inputs, outputs), jnp.float32))
+        zeros = nnx.initializers.zeros_init()
+        self.kernel = nnx.Param(initial.xavier_uniform(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(zeros(rngs.params(), (outputs,), jnp.float32))
 
     def __call__(self, x: Float[Array, "... cin"]) -> Float[Array, "... cout"]:
