@@ -53,7 +53,7 @@ class Task(Generic[S]):
         Args:
             category: the images.
             settings: how to train and score.
-            devices: how many of each process's devices to use; None: all.
+            devices: how many of each process's devices to train on; None: as `device_mesh`.
 
         Raises:
             InputError: a bad image or mask, or fewer devices than that.

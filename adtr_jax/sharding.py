@@ -58,11 +58,11 @@ def device_mesh(count: int | None = None) -> Mesh:
 def workers(mesh: Mesh) -> Mesh:
     """The devices that work on this process's images, without a word to each other.
 
-    They are its devices in the mesh; and on a CPU all that it has, one a core or so, for several
-    small products side by side are faster than one that is shared.
+    They are its devices in the mesh; of a CPU's, all that there are (`one_device_a_core`), for
+    images side by side, each on a core, are faster than one that the cores share.
     """
     own = [device for device in mesh.devices if device.process_index == jax.process_index()]
-    return Mesh(np.array(jax.local_devices() if on_cpu(mesh) else own), (AXIS,))
+    return Mesh(np.array(jax.local_devices(backend="cpu") if on_cpu(mesh) else own), (AXIS,))
 
 
 def on_cpu(mesh: Mesh) -> bool:

@@ -44,7 +44,7 @@ class Command:
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
     devices: int | None = None
-    """How many of each machine's devices to use: all of them, if it is not given."""
+    """How many of each machine's devices to train on. Default: all of them; one, of a CPU's."""
     hosts: Annotated[str | None, tyro.conf.arg(metavar="auto|ADDRESS:PORT,INDEX/COUNT")] = None
     """Several machines: start the same command on all of them. auto on TPU VMs and under SLURM;
     else the first one's address, and which this one is: 10.0.0.1:1234,0/2."""
