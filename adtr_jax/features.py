@@ -19,6 +19,7 @@ from adtr_jax.resize import resize
 from adtr_jax.rows import Share
 from adtr_jax.sharding import on_cpu
 
+CONSTANT = 4096  # numbers, at most, that an array has which is a constant of a program
 VERSION = 1  # of all that is written here or in `data.synthetic`: raise it when features change
 
 
@@ -99,13 +100,31 @@ def _of_all(
     out: list[np.ndarray] | None,
 ) -> list[np.ndarray]:
     """The extractor's maps of all images, batch by batch."""
-    graph, state = nnx.split(backbone)
+    network, kernels = frozen(backbone)
 
-    def function(state: nnx.State, pixels: Array) -> tuple[Array, ...]:
-        return extractor(nnx.merge(graph, state), pixels, settings)
+    def function(kernels: list[Array], pixels: Array) -> tuple[Array, ...]:
+        return extractor(network(kernels), pixels, settings)
 
     size = images_at_once(settings, mesh)
-    return Batches(function, state, mesh, size=size, label="features").of_own(images, out)
+    return Batches(function, kernels, mesh, size=size, label="features").of_own(images, out)
+
+
+def frozen(backbone: Backbone) -> tuple[Callable[[list[Array]], Backbone], list[Array]]:
+    """The network as a function of its larger arrays; and these.
+
+    The small ones, BatchNorm's numbers and biases, are constants of it: a compiled program has done
+    what it can with them, and takes 136 arguments instead of B4's 610.
+    """
+    graph, state = nnx.split(backbone)
+    leaves, structure = jax.tree.flatten(state)
+    constants = [np.asarray(leaf) if leaf.size <= CONSTANT else None for leaf in leaves]
+
+    def network(kernels: list[Array]) -> Backbone:
+        rest = iter(kernels)
+        values = [next(rest) if small is None else jnp.asarray(small) for small in constants]
+        return nnx.merge(graph, jax.tree.unflatten(structure, values))
+
+    return network, [leaf for leaf in leaves if leaf.size > CONSTANT]
 
 
 def images_at_once(settings: Settings, mesh: Mesh) -> int:

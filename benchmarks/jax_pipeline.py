@@ -51,13 +51,13 @@ def random_backbone(name: str) -> Backbone:
 
 def extractor(detector: Detector) -> Batches:
     """Pixels `[n s s 3]` -> F."""
-    graph, state = nnx.split(detector.backbone)
+    network, kernels = features.frozen(detector.backbone)
 
-    def extract(state: nnx.State, pixels: jax.Array) -> tuple[jax.Array]:
-        return (features.extract(nnx.merge(graph, state), pixels, detector.settings),)
+    def extract(kernels: list[jax.Array], pixels: jax.Array) -> tuple[jax.Array]:
+        return (features.extract(network(kernels), pixels, detector.settings),)
 
     size = features.images_at_once(detector.settings, mesh())
-    return Batches(extract, state, mesh(), size=size, label="features")
+    return Batches(extract, kernels, mesh(), size=size, label="features")
 
 
 def predictor(detector: Detector) -> Batches:

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from adtr_jax import backbones
+from adtr_jax import backbones, features
 from adtr_jax.backbones.convolution import (
     ConvNorm,
     by_hand,
@@ -98,6 +98,23 @@ def test_centres_are_those_of_the_gradient(name):
         seen = np.flatnonzero(np.abs(gradient)[0].sum((1, 2)))
         middle = (seen[0] + seen[-1]) / 2
         assert middle == 64 + network.centres[tap]
+
+
+def test_a_frozen_network_takes_only_its_larger_arrays():
+    network = backbones.create("efficientnet-lite0", rngs=nnx.Rngs(0))
+    network.trim(3)
+    rng = np.random.default_rng(0)
+    graph, state = nnx.split(network)
+    state = jax.tree.map(lambda leaf: leaf * rng.uniform(0.5, 1.5, leaf.shape), state)
+    images = jnp.asarray(rng.normal(size=(1, 32, 32, 3)), jnp.float32)
+    rebuilt, large = features.frozen(nnx.merge(graph, state))
+    # Of the third tap's blocks: 5 x 5 of 240 channels, and 1 x 1 from and to 24 and 40.
+    assert sorted(leaf.size for leaf in large) == [5760, 6000, 9600, 9600]
+    assert len(jax.tree.leaves(state)) == 75
+    expected = jax.jit(lambda state, x: nnx.merge(graph, state).taps(x))(state, images)
+    found = jax.jit(lambda large, x: rebuilt(large).taps(x))(large, images)
+    for tap, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(tap, other, rtol=1e-4, atol=1e-5)
 
 
 def test_static_padding_is_same_at_the_native_size():

@@ -103,15 +103,14 @@ class Detector(abc.ABC):
     def scorer(self, mesh: Mesh) -> Batches:
         """What `score` runs: pixels `[b s s 3]` -> maps, scores."""
         if mesh not in self._scorers:
-            graph, backbone_state = nnx.split(self.backbone)
+            network, kernels = features.frozen(self.backbone)
 
             def function(state: Any, pixels: Array) -> tuple[Array, Array]:
-                backbone_state, params, statistics = state
-                backbone = nnx.merge(graph, backbone_state)
-                positions, maps = self.maps(backbone, params, statistics, pixels)
+                kernels, params, statistics = state
+                positions, maps = self.maps(network(kernels), params, statistics, pixels)
                 return maps, image_score(positions, maps, self.settings.image_score)
 
-            state = (backbone_state, self.params, self.statistics)
+            state = (kernels, self.params, self.statistics)
             size = features.images_at_once(self.settings, mesh)
             self._scorers[mesh] = Batches(function, state, mesh, size=size, label="scores")
         return self._scorers[mesh]
