@@ -19,7 +19,7 @@ from adtr_jax.resize import resize
 from adtr_jax.rows import Share
 from adtr_jax.sharding import on_cpu
 
-CONSTANT = 4096  # numbers, at most, that an array has which is a constant of a program
+CONSTANT = 4096  # an array of no more numbers is a constant of the compiled program
 VERSION = 1  # of all that is written here or in `data.synthetic`: raise it when features change
 
 

@@ -21,8 +21,8 @@ MOST_CORES = 16  # that are devices of their own: each has a copy of the network
 def one_device_a_core() -> None:
     """Has JAX take every CPU core for a device, up to `MOST_CORES`; before anything is asked of it.
 
-    For what works on images one by one (`workers`) that is faster by a fifth on two cores than one
-    device with all of them. A number of devices that has been chosen already stays.
+    For what works on images one by one (`workers`) that is faster by a seventh on two cores than
+    one device with both. A number of devices that has been chosen already stays.
     """
     chosen = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
     if chosen != -1 or "device_count" in os.environ.get("XLA_FLAGS", ""):
