@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def common(data, tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(common) -> tuple[Path, str]:
     """The folder of a finished run on stripes, and what the command printed."""
-    result = run("--category=stripes", *common)
+    result = run("--category=stripes", *common, devices=2)  # as in this process: the same rounding
     assert result.returncode == 0, result.stderr
     return Path(common[1].partition("=")[2]) / "stripes", result.stdout
 
@@ -128,7 +129,8 @@ def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):
 def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
     words = command("experiments.mvtec", "--category=stripes", *flags)
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "stripes/log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.01)
