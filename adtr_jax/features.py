@@ -63,12 +63,16 @@ def compute(
 
     Once, for nothing before the reconstruction trains.
     """
+    return extractor(backbone, settings, mesh).of_own(images, None if out is None else [out])[0]
+
+
+def extractor(backbone: Backbone, settings: AdtrSettings, mesh: Mesh) -> Batches:
+    """What `compute` runs: pixels `[n s s 3]` -> F."""
 
     def function(*arguments: Any) -> tuple[Array]:
         return (extract(*arguments),)
 
-    arrays = None if out is None else [out]
-    return _of_all(function, backbone, images, settings, mesh=mesh, out=arrays)[0]
+    return _batches(function, backbone, settings, mesh)
 
 
 def compute_layers(
@@ -79,7 +83,7 @@ def compute_layers(
     out: list[np.ndarray] | None = None,
 ) -> tuple[Float[np.ndarray, "n _ _ _"], ...]:
     """What `layers` makes of these images, as `compute` does."""
-    return tuple(_of_all(layers, backbone, images, settings, mesh=mesh, out=out))
+    return tuple(_batches(layers, backbone, settings, mesh).of_own(images, out))
 
 
 def layer_shapes(backbone: Backbone, settings: Settings) -> list[tuple[int, ...]]:
@@ -90,23 +94,17 @@ def layer_shapes(backbone: Backbone, settings: Settings) -> list[tuple[int, ...]
     return [tuple(map.shape[1:]) for map in maps]
 
 
-def _of_all(
-    extractor: Callable[..., tuple[Array, ...]],
-    backbone: Backbone,
-    images: UInt8[np.ndarray, "n s s 3"],
-    settings: Settings,
-    *,
-    mesh: Mesh,
-    out: list[np.ndarray] | None,
-) -> list[np.ndarray]:
-    """The extractor's maps of all images, batch by batch."""
+def _batches(
+    function: Callable[..., tuple[Array, ...]], backbone: Backbone, settings: Settings, mesh: Mesh
+) -> Batches:
+    """A function of the frozen network, of pixels and of the settings, batch by batch."""
     network, kernels = frozen(backbone)
 
-    def function(kernels: list[Array], pixels: Array) -> tuple[Array, ...]:
-        return extractor(network(kernels), pixels, settings)
+    def of_kernels(kernels: list[Array], pixels: Array) -> tuple[Array, ...]:
+        return function(network(kernels), pixels, settings)
 
     size = images_at_once(settings, mesh)
-    return Batches(function, kernels, mesh, size=size, label="features").of_own(images, out)
+    return Batches(of_kernels, kernels, mesh, size=size, label="features")
 
 
 def frozen(backbone: Backbone) -> tuple[Callable[[list[Array]], Backbone], list[Array]]:

@@ -51,13 +51,7 @@ def random_backbone(name: str) -> Backbone:
 
 def extractor(detector: Detector) -> Batches:
     """Pixels `[n s s 3]` -> F."""
-    network, kernels = features.frozen(detector.backbone)
-
-    def extract(kernels: list[jax.Array], pixels: jax.Array) -> tuple[jax.Array]:
-        return (features.extract(network(kernels), pixels, detector.settings),)
-
-    size = features.images_at_once(detector.settings, mesh())
-    return Batches(extract, kernels, mesh(), size=size, label="features")
+    return features.extractor(detector.backbone, detector.settings, mesh())
 
 
 def predictor(detector: Detector) -> Batches:
