@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from adtr_jax.backbones import NAMES, PIXELS
 from adtr_jax.errors import InputError, unknown
-from adtr_jax.models import ModelName
 
 Method = Literal["adtr", "gtrans"]
+ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
 ImageScore = Literal["pooled_max", "max", "mean", "top"]
 Structure = Literal["none", "encoder", "decoder"]
 QueryFrom = Literal["agn", "trans"]

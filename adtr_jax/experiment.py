@@ -16,18 +16,22 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
-from adtr_jax import backbones, detectors, figures, hosts, metrics, plots, report, run_folder, train
-from adtr_jax.anomalies import Anomalies
+from adtr_jax import backbones, detectors
 from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
+from adtr_jax.data.anomalies import Anomalies
 from adtr_jax.data.images import load_images, load_masks
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.detectors.adtr import Adtr
 from adtr_jax.detectors.adtr_plus import AdtrPlus, token_labels
 from adtr_jax.detectors.detector import Detector
+from adtr_jax.devices import hosts
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
-from adtr_jax.feature_cache import FeatureCache
-from adtr_jax.files import write_atomically
-from adtr_jax.sharding import device_mesh
+from adtr_jax.evaluation import figures, metrics, plots, report
+from adtr_jax.files import run_folder
+from adtr_jax.files.atomic import write_atomically
+from adtr_jax.training import train
 
 S = TypeVar("S", bound=Settings)
 

@@ -19,7 +19,7 @@ import tyro
 
 from adtr_jax.command_line import guarded, parse
 from adtr_jax.errors import InputError
-from adtr_jax.files import write_atomically
+from adtr_jax.files.atomic import write_atomically
 from benchmarks.sizes import QUICK, Sizes
 
 Measurement = Literal[
@@ -67,7 +67,7 @@ class Benchmarks:
 
 def run(command: Benchmarks) -> int:
     """Measures, prints as it goes, and writes the file; returns the exit status."""
-    from adtr_jax.sharding import one_device_a_core
+    from adtr_jax.devices.sharding import one_device_a_core
     from benchmarks import machine
     from benchmarks.rows import HEADER, Row, table
 

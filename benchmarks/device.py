@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.files import write_atomically
+from adtr_jax.files.atomic import write_atomically
 from benchmarks.images import random_images
 from benchmarks.peaks import peak
 from benchmarks.rows import markdown

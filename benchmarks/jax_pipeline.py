@@ -11,16 +11,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from adtr_jax import backbones, detectors, features, train
+from adtr_jax import backbones, detectors
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.batches import Batches
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.images import load_images
 from adtr_jax.data.samples import GOOD, Sample
+from adtr_jax.detectors import features
 from adtr_jax.detectors.detector import Detector
-from adtr_jax.feature_cache import FeatureCache
-from adtr_jax.rows import Part
-from adtr_jax.sharding import device_mesh, place
+from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.rows import Part
+from adtr_jax.devices.sharding import device_mesh, place
+from adtr_jax.training import train
 from benchmarks.sizes import Sizes
 
 

@@ -87,7 +87,7 @@ def pipeline(folder: Path) -> "TorchPipeline":
 
 def of_jax(job: str, folder: Path) -> float:
     """The job in JAX."""
-    from adtr_jax.sharding import one_device_a_core
+    from adtr_jax.devices.sharding import one_device_a_core
     from benchmarks import jax_pipeline
 
     one_device_a_core()

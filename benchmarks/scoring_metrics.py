@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from adtr_jax import metrics
+from adtr_jax.evaluation import metrics
 from benchmarks.rows import Row
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Way, compare

@@ -13,7 +13,7 @@ import numpy as np
 
 from adtr_jax.backbones.scaling import LAYOUTS
 from adtr_jax.errors import InputError
-from adtr_jax.pickle_machine import shown
+from adtr_jax.files.pickle_machine import shown
 from conversion import efficientnet, resnet
 from conversion.rules import Rule, Transform, same
 
@@ -87,7 +87,8 @@ def _expected_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """The module's arrays: joined name -> shape. Nothing is computed or allocated."""
     from flax import nnx
 
-    from adtr_jax import backbones, state_file
+    from adtr_jax import backbones
+    from adtr_jax.files import state_file
 
     module = backbones.shapes(name)
     leaves = nnx.to_flat_state(nnx.state(module))

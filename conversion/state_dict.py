@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from adtr_jax.errors import InputError
-from adtr_jax.pickle_machine import DAMAGE, INSTRUCTIONS, PickleMachine, kind, pushing, shown
+from adtr_jax.files.pickle_machine import DAMAGE, INSTRUCTIONS, PickleMachine, kind, pushing, shown
 
 MAX_ELEMENTS = 2**40  # in one tensor; keeps NumPy's 64-bit sizes far from overflow
 MAX_DIMENSIONS = 64  # NumPy's and PyTorch's own limit

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from adtr_jax.errors import InputError
-from adtr_jax.pickle_machine import shown
+from adtr_jax.files.pickle_machine import shown
 from conversion.state_dict import (
     Storage,
     TensorView,

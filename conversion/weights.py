@@ -129,7 +129,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _write(target: Path, content: bytes) -> None:
-    from adtr_jax.files import write_atomically
+    from adtr_jax.files.atomic import write_atomically
 
     try:
         write_atomically(target, content)

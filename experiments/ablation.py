@@ -92,8 +92,11 @@ def _gtrans_rows() -> dict[str, Rows]:
 
 def run(command: Ablation) -> bool:
     """Runs a study; a row that fails does not keep the others from running."""
-    from adtr_jax import hosts, paper, paper_gtrans, plots, report
-    from adtr_jax.files import write_atomically
+    from adtr_jax.devices import hosts
+    from adtr_jax.evaluation import plots, report
+    from adtr_jax.files.atomic import write_atomically
+    from experiments.papers import adtr as adtr_paper
+    from experiments.papers import gtrans as gtrans_paper
 
     study = command.study
     if command.method != method_of(study):
@@ -123,7 +126,7 @@ def run(command: Ablation) -> bool:
         by_category[row] = measured
         failed = [name for name, result in measured.items() if isinstance(result, str)]
         results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)
-    printed = (paper_gtrans if command.method == "gtrans" else paper).ABLATIONS[study]
+    printed = (gtrans_paper if command.method == "gtrans" else adtr_paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
     if not hosts.first():

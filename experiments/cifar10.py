@@ -17,7 +17,7 @@ from adtr_jax.config import ADTR, Plus, Preset, Presets, Settings
 from experiments.command import Command, main, run_categories
 
 if TYPE_CHECKING:
-    from adtr_jax.anomalies import Choice
+    from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
 
 # The images are 32 px on a side, and have 8 x 8 tokens; larger ones are enlarged to that size.
@@ -50,8 +50,8 @@ class Cifar10(Command):
 
 def run(command: Cifar10) -> bool:
     """Runs the experiment."""
-    from adtr_jax import paper
     from adtr_jax.data import cifar
+    from experiments.papers import adtr as adtr_paper
 
     seed = command.settings.seed
 
@@ -59,10 +59,10 @@ def run(command: Cifar10) -> bool:
         return cifar.read_category(name, command.data, seed)
 
     def read_anomalies(word: str, category: "Category", settings: Settings, plus: Plus) -> "Choice":
-        from adtr_jax.anomalies import Choice, Labelled
+        from adtr_jax.data.anomalies import Choice, Labelled
 
         count = len(category.train)
-        known = [part for part in word.split(",") if part in paper.CIFAR10_CLASSES]
+        known = [part for part in word.split(",") if part in cifar.CLASSES]
         if known:
             classes = word.split(",")
             samples = cifar.read_known_anomalies(classes, command.data, count, seed)
@@ -75,8 +75,8 @@ def run(command: Cifar10) -> bool:
         return Choice(name, Labelled.read(samples, settings), category)
 
     every = command.normal == "all"
-    names = paper.CIFAR10_CLASSES if every else [command.normal]
-    return run_categories(names, read, command, paper.CIFAR10, read_anomalies)
+    names = cifar.CLASSES if every else [command.normal]
+    return run_categories(names, read, command, adtr_paper.CIFAR10, read_anomalies)
 
 
 def defaults(settings: Settings) -> Cifar10:

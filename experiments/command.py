@@ -18,10 +18,10 @@ from adtr_jax.errors import InputError, unknown
 from conversion import WEIGHTS
 
 if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
-    from adtr_jax.anomalies import Choice
+    from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
     from adtr_jax.detectors.adtr import Adtr
-    from adtr_jax.paper import PaperRow
+    from experiments.papers.adtr import PaperRow
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
@@ -114,11 +114,11 @@ def main(
         )
         command = parse(type(default), words, prog=prog, default=default)
         if command.hosts is not None:
-            from adtr_jax import hosts
+            from adtr_jax.devices import hosts
 
             hosts.join(command.hosts)
             return 0 if hosts.until_one_fails(lambda: run(command)) else 1
-        from adtr_jax.sharding import one_device_a_core
+        from adtr_jax.devices.sharding import one_device_a_core
 
         one_device_a_core()
         return 0 if run(command) else 1
@@ -148,7 +148,7 @@ def run_categories(
     Returns:
         Whether all succeeded.
     """
-    from adtr_jax import report
+    from adtr_jax.evaluation import report
 
     before, results = measure(names, read, command, read_anomalies)
     rows = paper or {}
@@ -178,8 +178,8 @@ def measure(
         InputError: options that do not go together, weights that cannot be had, or what the only
             category raises.
     """
-    from adtr_jax import hosts
-    from adtr_jax.sharding import device_mesh
+    from adtr_jax.devices import hosts
+    from adtr_jax.devices.sharding import device_mesh
 
     before: Results = {}
     results: Results = {}
@@ -237,7 +237,7 @@ def _read(
     read_anomalies: ReadAnomalies | None,
 ) -> "tuple[Category, Choice | None]":
     """The category, and the anomalies that are asked for."""
-    from adtr_jax import anomalies
+    from adtr_jax.data import anomalies
 
     category = read(name)
     if command.anomalies is None:

@@ -54,7 +54,7 @@ class IdenticalMapping:
     seed: int = 0
     """Of the parameters and of the order of the images."""
     out: Path = Path("runs/identical_mapping")
-    """identical_mapping.png and identical_mapping.json go to OUT/CATEGORY/."""
+    """identical_mapping.png and one_layer_study.json go to OUT/CATEGORY/."""
     weights: Path = WEIGHTS
     """The folder of converted backbone weights; missing ones are converted into it."""
 
@@ -81,11 +81,13 @@ def run(command: IdenticalMapping) -> None:
     """Runs the study, and writes its figure and its figures."""
     settings = command.settings()
 
-    from adtr_jax import backbones, identical_mapping, plots
+    from adtr_jax import backbones
     from adtr_jax.data import folders, mvtec_ad
+    from adtr_jax.devices.sharding import one_device_a_core
+    from adtr_jax.evaluation import plots
     from adtr_jax.experiment import Task
-    from adtr_jax.files import write_atomically
-    from adtr_jax.sharding import one_device_a_core
+    from adtr_jax.files.atomic import write_atomically
+    from experiments import one_layer_study
 
     one_device_a_core()
     if command.data is None:
@@ -95,7 +97,7 @@ def run(command: IdenticalMapping) -> None:
     task = Task.read(category, settings)
     ensure_weights(command.backbone, command.weights)
     backbone = backbones.load(command.backbone, command.weights)
-    outcomes = identical_mapping.study(task, backbone, command.steps)
+    outcomes = one_layer_study.study(task, backbone, command.steps)
     directory = command.out / category.name
     results = {name: outcome.values for name, outcome in outcomes.items()}
     write_atomically(directory / "identical_mapping.json", json.dumps(results, indent=2) + "\n")

@@ -38,14 +38,14 @@ def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
     Raises:
         InputError: there is no such category.
     """
-    from adtr_jax.data import folders, mvtec_ad
+    from adtr_jax.data import folders, mvtec_ad, mvtec_ad_archive
 
     def read(name: str) -> "Category":
         if command.data is None:
             return mvtec_ad.read_category(name)
         return folders.read_category(command.data, name)
 
-    known = folders.categories(command.data) if command.data else mvtec_ad.CATEGORIES
+    known = folders.categories(command.data) if command.data else mvtec_ad_archive.CATEGORIES
     if command.category != "all" and command.category not in known:
         raise unknown("no category", command.category, [*known, "all"])
     return (known if command.category == "all" else [command.category]), read
@@ -53,13 +53,15 @@ def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
 
 def run(command: Mvtec) -> bool:
     """Runs the experiment."""
-    from adtr_jax import hosts, paper, paper_gtrans
+    from adtr_jax.devices import hosts
+    from experiments.papers import adtr as adtr_paper
+    from experiments.papers import gtrans as gtrans_paper
 
     with hosts.together():
         names, read = source(command)
     wide = command.settings.backbone == "wide-resnet-50-2"
-    gtrans = paper_gtrans.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
-    return run_categories(names, read, command, paper.MVTEC_AD | {"GTrans": gtrans})
+    gtrans = gtrans_paper.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
+    return run_categories(names, read, command, adtr_paper.MVTEC_AD | {"GTrans": gtrans})
 
 
 def defaults(settings: Settings) -> Mvtec:

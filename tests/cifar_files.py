@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adtr_jax.paper import CIFAR10_CLASSES
+from adtr_jax.data import cifar
 
 Pickle = Callable[[dict[bytes, Any]], bytes]
 
@@ -70,7 +70,7 @@ def cifar10(pickled: Pickle = python2) -> tuple[dict[str, bytes], np.ndarray, np
         for i in range(5)
     }
     files["test_batch"] = pickled(batch(test, list(range(10)) * 3))
-    names = [name.encode() for name in CIFAR10_CLASSES]
+    names = [name.encode() for name in cifar.CLASSES]
     meta = {b"num_cases_per_batch": 10000, b"label_names": names, b"num_vis": 3072}
     return files | {"batches.meta": pickled(meta)}, train, test
 

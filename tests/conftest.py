@@ -19,7 +19,7 @@ LONGEST = (
     "test_resnet",
     "test_ablation_models",
     "test_gtrans_detector",
-    "test_one_layer",
+    "test_one_layer_study",
 )
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -11,16 +11,18 @@ import numpy as np
 import optax
 from flax import nnx
 
-from adtr_jax import backbones, losses, train
-from adtr_jax.backbones.convolution import ConvNorm
+from adtr_jax import backbones
 from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors.gtrans import Gtrans
+from adtr_jax.devices.rows import Rows, Share
+from adtr_jax.devices.sharding import device_mesh, place
 from adtr_jax.models import adtr as transformer
+from adtr_jax.models import losses
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.rows import Rows, Share
-from adtr_jax.sampling import Sampling
-from adtr_jax.sharding import device_mesh, place
+from adtr_jax.nn.convolution import ConvNorm
+from adtr_jax.training import train
+from adtr_jax.training.sampling import Sampling
 
 EPOCHS = 6
 IMAGES = 20

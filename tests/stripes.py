@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adtr_jax import train
 from adtr_jax.models import adtr
+from adtr_jax.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64

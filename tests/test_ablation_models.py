@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax import features, losses, models
+from adtr_jax import models
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
+from adtr_jax.detectors import features
+from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
-from adtr_jax.models import adtr
+from adtr_jax.models import adtr, losses
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.models.dropout import seeds
-from adtr_jax.sharding import device_mesh
+from adtr_jax.nn.dropout import seeds
 
 SIDE, CHANNELS = 6, 20
 TOKENS = SIDE**2

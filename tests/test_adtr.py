@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax import losses
+from adtr_jax.models import losses
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.models.dropout import dropout, seeds
+from adtr_jax.nn.dropout import dropout, seeds
 
 
 def _count(model: nnx.Module) -> int:

@@ -13,17 +13,18 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from adtr_jax import backbones, features
-from adtr_jax.backbones.convolution import (
+from adtr_jax import backbones
+from adtr_jax.backbones.efficientnet import EfficientNet, same_padding
+from adtr_jax.backbones.scaling import SCALINGS
+from adtr_jax.detectors import features
+from adtr_jax.errors import InputError
+from adtr_jax.nn.convolution import (
     ConvNorm,
     by_hand,
     depthwise_convolution,
     native_convolution,
     shifted_sum,
 )
-from adtr_jax.backbones.efficientnet import EfficientNet, same_padding
-from adtr_jax.backbones.scaling import SCALINGS
-from adtr_jax.errors import InputError
 
 # Trainable parameters, classifier included, and the five taps' blocks and channels.
 SIZES = {

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adtr_jax.batches import Batches
-from adtr_jax.sharding import AXIS, device_mesh, workers
+from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.sharding import AXIS, device_mesh, workers
 
 
 def batches(size: int) -> Batches:

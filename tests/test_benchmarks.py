@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from adtr_jax import metrics
+from adtr_jax.evaluation import metrics
 from benchmarks import (
     device,
     features,

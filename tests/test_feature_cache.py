@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax import features
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
-from adtr_jax.feature_cache import FeatureCache
+from adtr_jax.detectors import features
+from adtr_jax.devices.feature_cache import FeatureCache
 
 CHANGES = (("layers", (3,)), ("dtype", "bfloat16"))
 SHAPES = [(5, 4, 3), (5,)]
@@ -60,7 +60,7 @@ def test_what_fits_into_memory_makes_no_file(tmp_path, counted):
 
 
 def test_the_limit_is_two_fifths_of_the_free_memory(tmp_path, counted, monkeypatch):
-    from adtr_jax import memory
+    from adtr_jax.devices import memory
 
     class Free:
         available = 650

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adtr_jax.figures import (
+from adtr_jax.evaluation.figures import (
     BAR,
     COLOURS,
     GAP,
@@ -23,9 +23,9 @@ from adtr_jax.figures import (
     save_overview,
     save_pictures,
 )
-from adtr_jax.figures import _overview_groups as overview_groups
-from adtr_jax.figures import _title as title
-from adtr_jax.report import ScoreRow
+from adtr_jax.evaluation.figures import _overview_groups as overview_groups
+from adtr_jax.evaluation.figures import _title as title
+from adtr_jax.evaluation.report import ScoreRow
 
 TOP = 56  # where the panels of a picture begin
 
@@ -197,6 +197,6 @@ def test_parts_that_differ_in_number_are_an_error():
 
 
 def test_pictures_need_no_global_state():
-    code = "import sys, adtr_jax.figures; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, adtr_jax.evaluation.figures; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

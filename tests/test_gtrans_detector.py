@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax import backbones, features, scoring, train, weighted_map
+from adtr_jax import backbones
 from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
+from adtr_jax.detectors import features, gtrans_map, scoring
 from adtr_jax.detectors.gtrans import Gtrans
-from adtr_jax.feature_cache import FeatureCache
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.sharding import device_mesh, workers
 from adtr_jax.models.gtrans import guidance_loss
-from adtr_jax.sharding import device_mesh, workers
-from adtr_jax.train import Batch
+from adtr_jax.training import train
+from adtr_jax.training.train import Batch
 
 # A network of the smallest sort stands where resnet-18 would: it compiles in a third of the time.
 SMALLEST = Layout(blocks=(1, 1, 1, 1), bottleneck=None)
@@ -102,14 +104,14 @@ def test_calibration_and_scores_are_equations_15_to_19(prepared, images):
     pairs = list(zip(f_g, call(model, pixels, f_g), strict=True))
     a_mse, a_cos = (
         np.stack([distance(g, m) for g, m in pairs], axis=1)
-        for distance in (weighted_map.squared_distance, weighted_map.cosine_distance)
+        for distance in (gtrans_map.squared_distance, gtrans_map.cosine_distance)
     )
     lambdas = a_mse.mean(axis=0) / a_cos.mean(axis=0)
     assert np.asarray(model.lambdas[...]) == pytest.approx(lambdas, rel=1e-4)
     maps, scores = calibrated.score(images[:3], device_mesh())
     few = jnp.asarray(images[:3])
     f_g = layers(calibrated.backbone, few)
-    expected = weighted_map.anomaly_map(f_g, call(model, few, f_g), jnp.asarray(lambdas), 32)
+    expected = gtrans_map.anomaly_map(f_g, call(model, few, f_g), jnp.asarray(lambdas), 32)
     np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
     assert scores == pytest.approx(maps.max(axis=(1, 2)), rel=1e-6)
 
@@ -122,8 +124,8 @@ def test_centres_places_every_layer_where_the_network_saw_it(prepared, images):
     model = nnx.merge(calibrated.graph, calibrated.params, calibrated.statistics)
     few = jnp.asarray(images[:3])
     f_g = layers(calibrated.backbone, few)
-    tokens = weighted_map.layer_map(f_g[2], call(model, few, f_g)[2])
-    expected = weighted_map.smooth(0.5 * scoring.score_map(tokens, 32, (16.0, 0.0)))
+    tokens = gtrans_map.layer_map(f_g[2], call(model, few, f_g)[2])
+    expected = gtrans_map.smooth(0.5 * scoring.score_map(tokens, 32, (16.0, 0.0)))
     np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
 
 

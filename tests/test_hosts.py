@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from stripes import ROOT, write_category
 
-from adtr_jax import hosts
+from adtr_jax.devices import hosts
 from adtr_jax.errors import InputError
 
 EPOCHS = 30
 # ADTR in small, and a checkpoint after every epoch.
 COMMAND = """
 import runpy
-from adtr_jax import train
+from adtr_jax.training import train
 from adtr_jax.models import adtr
 train.SAVE_SECONDS = 0
 adtr.WIDTH, adtr.HEADS, adtr.LAYERS, adtr.HIDDEN = 32, 4, 1, 64

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax.nnx import initializers
 
-from adtr_jax import initial
+from adtr_jax.nn import initial
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 4), (5, 7), (720, 256)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adtr_jax.models.layers import EPSILON, Dense, LayerNorm, largest, repeat, total
-from adtr_jax.sharding import compiler_options, device_mesh
+from adtr_jax.devices.sharding import compiler_options, device_mesh
+from adtr_jax.nn.layers import EPSILON, Dense, LayerNorm, largest, repeat, total
 
 CHANNELS, OUTPUTS = 24, 16
 

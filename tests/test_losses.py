@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adtr_jax import losses
+from adtr_jax.models import losses
 
 ALPHA, K = 0.003, 20
 SHAPE = (4, 6, 6, 10)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from adtr_jax.errors import InputError
-from adtr_jax.metrics import (
+from adtr_jax.evaluation.metrics import (
     IMAGE_METRICS,
     METRICS,
     aupro,

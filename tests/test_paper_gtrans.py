@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from adtr_jax import paper as paper_adtr
-from adtr_jax import paper_gtrans as paper
 from adtr_jax.config import ADTR, GTRANS
-from adtr_jax.data.mvtec_ad import CATEGORIES
-from adtr_jax.metrics import METRICS
+from adtr_jax.data.mvtec_ad_archive import CATEGORIES
+from adtr_jax.evaluation.metrics import METRICS
 from experiments import ablation
+from experiments.papers import adtr as paper_adtr
+from experiments.papers import gtrans as paper
 
 # The mean of Table 1's values, where it is not the printed one.
 INCONSISTENT = {

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adtr_jax.errors import InputError
-from adtr_jax.figures import COLOURS
-from adtr_jax.plots import (
+from adtr_jax.evaluation.figures import COLOURS
+from adtr_jax.evaluation.plots import (
     LayerStudy,
     sample_differences,
     save_bars,

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from adtr_jax import paper
-from adtr_jax.metrics import METRICS
-from adtr_jax.report import HEADINGS, ScoreRow, table, write
+from adtr_jax.data.mvtec_ad_archive import CATEGORIES
+from adtr_jax.evaluation.metrics import METRICS
+from adtr_jax.evaluation.report import HEADINGS, ScoreRow, table, write
+from experiments.papers import adtr
 
 ALL = {name: 0.9 + i / 100 for i, name in enumerate(METRICS)}
 IMAGE_ONLY = {"image_auroc": 0.5, "image_ap": 0.25, "image_f1_max": 1.0}
@@ -80,7 +81,7 @@ def test_a_name_that_is_not_unicode_is_escaped(tmp_path):
 
 
 def test_table_of_one_category():
-    assert table({"grid": ALL}, *paper.MVTEC_AD["ADTR"]).split("\n") == [
+    assert table({"grid": ALL}, *adtr.MVTEC_AD["ADTR"]).split("\n") == [
         "          image  pixel  pixel  image  pixel   image   pixel",
         "category  AUROC  AUROC  AUPRO     AP     AP  F1-max  F1-max",
         "grid       90.0   91.0   92.0   93.0   94.0    95.0    96.0",
@@ -120,20 +121,20 @@ def test_table_where_all_failed():
 
 
 def test_papers_mean_stands_beside_a_mean_over_the_same_categories():
-    (row,) = paper.MVTEC_AD["ADTR+"]
-    lines = table(dict.fromkeys(paper.CATEGORIES, ALL), row).split("\n")
+    (row,) = adtr.MVTEC_AD["ADTR+"]
+    lines = table(dict.fromkeys(CATEGORIES, ALL), row).split("\n")
     assert lines[0].split()[:3] == ["image", "pixel", "paper's"]
     assert lines[1].split()[:4] == ["category", "AUROC", "AUROC", "ADTR+"]
     assert lines[2].split()[:4] == ["bottle", "90.0", "91.0", "-"]
     assert lines[-1].split()[:6] == ["mean", "of", "15", "90.0", "91.0", "97.5"]
-    failed = dict.fromkeys(paper.CATEGORIES, ALL) | {"zipper": "killed"}
+    failed = dict.fromkeys(CATEGORIES, ALL) | {"zipper": "killed"}
     lines = table(failed, row).split("\n")
     assert "ADTR+" not in lines[1]
     assert lines[-1] == "ADTR+ in the paper: pixel AUROC 97.5, the mean of 15 categories"
 
 
 def test_papers_values_stand_beside_the_same_category():
-    lines = table({"cat": IMAGE_ONLY, "dog": IMAGE_ONLY}, *paper.CIFAR10["ADTR"]).split("\n")
+    lines = table({"cat": IMAGE_ONLY, "dog": IMAGE_ONLY}, *adtr.CIFAR10["ADTR"]).split("\n")
     assert lines[2].split() == ["cat", "50.0", "89.0", "25.0", "100.0"]
     assert lines[3].split() == ["dog", "50.0", "94.4", "25.0", "100.0"]
     assert lines[4].split() == ["mean", "of", "2", "50.0", "-", "25.0", "100.0"]
@@ -141,18 +142,18 @@ def test_papers_values_stand_beside_the_same_category():
 
 
 def test_papers_value_stands_beside_a_single_category():
-    lines = table({"cat": IMAGE_ONLY}, *paper.CIFAR10["ADTR+"]).split("\n")
+    lines = table({"cat": IMAGE_ONLY}, *adtr.CIFAR10["ADTR+"]).split("\n")
     assert lines[2].split() == ["cat", "50.0", "91.7", "25.0", "100.0"]
     assert len(lines) == 4
 
 
 def test_paper_is_not_named_beside_other_data():
-    assert "paper" not in table({"solar": ALL}, *paper.MVTEC_AD["ADTR"])
+    assert "paper" not in table({"solar": ALL}, *adtr.MVTEC_AD["ADTR"])
 
 
-@pytest.mark.parametrize("method", paper.CIFAR10)
+@pytest.mark.parametrize("method", adtr.CIFAR10)
 def test_printed_means_are_the_means_of_the_printed_values(method):
-    (row,) = paper.CIFAR10[method]
+    (row,) = adtr.CIFAR10[method]
     assert np.mean(list(row.values.values())) == pytest.approx(row.mean, abs=0.0006)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adtr_jax.resize import resize, spread
+from adtr_jax.detectors.resize import resize, spread
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import conversion
 from adtr_jax import backbones
 from adtr_jax.backbones.resnet import max_pool
 from adtr_jax.backbones.scaling import LAYOUTS
+from adtr_jax.devices.sharding import AXIS, device_mesh, per_device, replicated, split
 from adtr_jax.errors import InputError
-from adtr_jax.sharding import AXIS, device_mesh, per_device, replicated, split
 from conversion import manifest
 from conversion.mapping import to_flax
 

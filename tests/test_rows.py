@@ -8,13 +8,13 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adtr_jax import losses, train
 from adtr_jax.config import AdtrSettings
-from adtr_jax.models import adtr
+from adtr_jax.devices.rows import Rows, Share
+from adtr_jax.devices.sharding import device_mesh
+from adtr_jax.models import adtr, losses
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.rows import Rows, Share
-from adtr_jax.sampling import Sampling
-from adtr_jax.sharding import device_mesh
+from adtr_jax.training import train
+from adtr_jax.training.sampling import Sampling
 
 FEATURES = np.random.default_rng(0).normal(size=(20, 4, 4, 12)).astype(np.float32)
 

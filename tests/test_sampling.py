@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adtr_jax.sampling import Sampling
+from adtr_jax.training.sampling import Sampling
 
 
 @pytest.mark.parametrize(

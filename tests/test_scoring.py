@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adtr_jax import losses, scoring
+from adtr_jax.detectors import scoring
+from adtr_jax.models import losses
 
 
 def _pair(shape):

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from adtr_jax import features
 from adtr_jax.config import AdtrSettings
-from adtr_jax.sharding import device_mesh, per_device, replicated, split, workers
+from adtr_jax.detectors import features
+from adtr_jax.devices.sharding import device_mesh, per_device, replicated, split, workers
 
 FLAG = "--xla_force_host_platform_device_count"
 
@@ -43,7 +43,7 @@ def test_a_cpu_is_trained_on_as_one_device_and_computes_as_all():
 @pytest.mark.parametrize(("flags", "devices"), [("", "cores"), (FLAG + "=3", "3")])
 def test_a_core_is_a_device_unless_a_number_is_given(flags, devices):
     text = (
-        "import jax, os; from adtr_jax.sharding import one_device_a_core as each;"
+        "import jax, os; from adtr_jax.devices.sharding import one_device_a_core as each;"
         "each(); cores = min(len(os.sched_getaffinity(0)), 16); print(jax.device_count(), cores);"
         "each()"  # the second time changes nothing
     )

@@ -12,11 +12,11 @@ import optax
 import pytest
 from stripes import ROOT, call, script
 
-from adtr_jax import train
 from adtr_jax.config import AdtrSettings, GtransSettings, Plus
+from adtr_jax.devices.rows import Part, Share
+from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
-from adtr_jax.rows import Part, Share
-from adtr_jax.sharding import device_mesh
+from adtr_jax.training import train
 
 
 def _start(directory: Path, *, devices: int = 1, epochs: int = 4, save_seconds: float = 60):

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from adtr_jax import losses, train
 from adtr_jax.config import AdtrSettings
+from adtr_jax.devices.rows import Share
+from adtr_jax.devices.sharding import AXIS, device_mesh
 from adtr_jax.errors import InputError
-from adtr_jax.models import adtr
-from adtr_jax.rows import Share
-from adtr_jax.sharding import AXIS, device_mesh
+from adtr_jax.models import adtr, losses
+from adtr_jax.training import train
 
 
 def main(directory: Path, epochs: int, save_seconds: float) -> None:

@@ -48,7 +48,7 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
     _require_known(name)
     from flax import nnx
 
-    from adtr_jax import state_file
+    from adtr_jax.files import state_file
 
     if name == PIXELS:
         return create(name, rngs=nnx.Rngs(0))
@@ -65,7 +65,7 @@ def shapes(name: str) -> "adtr_jax.backbones.backbone.Backbone":
         InputError: as `create`.
     """
     _require_known(name)
-    from adtr_jax.shapes import module_shapes
+    from adtr_jax.nn.shapes import module_shapes
 
     return module_shapes(lambda rngs: create(name, rngs=rngs))
 

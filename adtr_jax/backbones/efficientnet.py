@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from adtr_jax.backbones.backbone import CLASSES, Backbone
-from adtr_jax.backbones.convolution import ConvNorm, Dense, Padding, relu6, swish
 from adtr_jax.backbones.scaling import Scaling
+from adtr_jax.nn.convolution import ConvNorm, Dense, Padding, relu6, swish
 
 EPSILON = 1e-3  # BatchNorm's, of the reference networks
 

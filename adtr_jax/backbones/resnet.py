@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from adtr_jax.backbones.backbone import CLASSES, Backbone
-from adtr_jax.backbones.convolution import ConvNorm, Dense, identity
 from adtr_jax.backbones.scaling import Layout
+from adtr_jax.nn.convolution import ConvNorm, Dense, identity
 
 EPSILON = 1e-5  # BatchNorm's, of the reference networks
 STEM = 64  # channels; the groups' basic blocks have 64, 128, 256 and 512

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from adtr_jax.errors import InputError
-from adtr_jax.pickle_machine import DAMAGE, INSTRUCTIONS, PickleMachine, kind, pushing, shown
+from adtr_jax.files.pickle_machine import DAMAGE, INSTRUCTIONS, PickleMachine, kind, pushing, shown
 
 MAX_ELEMENTS = 2**30  # in one array
 MAX_KEY = 100  # letters in a dictionary's key

@@ -16,7 +16,12 @@ from adtr_jax.data import image_sources, tfds_images
 from adtr_jax.data.image_set import ImageSet, Split
 from adtr_jax.data.samples import GOOD, Category, Sample
 from adtr_jax.errors import InputError, unknown
-from adtr_jax.paper import CIFAR10_CLASSES
+
+# Of CIFAR-10, in the official order.
+CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 
 def read_category(
@@ -25,7 +30,7 @@ def read_category(
     """List the images of one class, and of the others as anomalies.
 
     Args:
-        name: One of `CIFAR10_CLASSES`.
+        name: One of `CLASSES`.
         source: Where CIFAR-10 lies, see `image_sources`; None: TFDS downloads and prepares it.
         seed: Of the draw. The same classes, in the same order of images, give the same draw.
         leave_out: Classes that are known anomalies in training, and so are left out of the test.
@@ -44,7 +49,7 @@ def read_category(
         _check_class(each)
     if name in leave_out:
         raise InputError(f"{name} is the normal class: known anomalies are of other classes")
-    others = [each for each in CIFAR10_CLASSES if each not in (name, *leave_out)]
+    others = [each for each in CLASSES if each not in (name, *leave_out)]
     if not others:
         raise InputError("all other classes are known anomalies: leave at least one to the test")
     images = _read_cifar10(source)
@@ -65,7 +70,7 @@ def read_known_anomalies(
     The test must leave these classes out: see `read_category`.
 
     Args:
-        classes: At least one of `CIFAR10_CLASSES`.
+        classes: At least one of `CLASSES`.
         source: Where CIFAR-10 lies, as in `read_category`.
         count: How many to draw, without replacement, from all of `classes` together.
         seed: Of the draw.
@@ -98,7 +103,7 @@ def read_irrelevant_anomalies(source: Path | None, count: int, seed: int) -> tup
     """
     images = tfds_images.read("cifar100") if source is None else image_sources.read(source)
     for name in images.classes:
-        if name in CIFAR10_CLASSES or name == GOOD:
+        if name in CLASSES or name == GOOD:
             raise InputError(
                 f"{images.where} holds the class {name}, which is normal or tested on: give "
                 "another data set, or name classes of CIFAR-10 as known anomalies"
@@ -107,14 +112,14 @@ def read_irrelevant_anomalies(source: Path | None, count: int, seed: int) -> tup
 
 
 def _check_class(name: str) -> None:
-    if name not in CIFAR10_CLASSES:
-        raise unknown("no class of CIFAR-10", name, CIFAR10_CLASSES)
+    if name not in CLASSES:
+        raise unknown("no class of CIFAR-10", name, CLASSES)
 
 
 def _read_cifar10(source: Path | None) -> ImageSet:
     images = tfds_images.read("cifar10") if source is None else image_sources.read(source)
-    missing = [name for name in CIFAR10_CLASSES if name not in images.classes]
-    further = [name for name in images.classes if name not in CIFAR10_CLASSES]
+    missing = [name for name in CLASSES if name not in images.classes]
+    further = [name for name in images.classes if name not in CLASSES]
     if missing or further:
         what = f"no class {missing[0]}" if missing else f"a class {further[0]}"
         raise InputError(f"{images.where} is not CIFAR-10, for it has {what}: give CIFAR-10")

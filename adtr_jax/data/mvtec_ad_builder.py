@@ -6,45 +6,20 @@ need TensorFlow, too, so each category is picked out of the archive as a stream:
 space, and one or two minutes of decompression a category, once.
 """
 
-import logging
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import requests
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import checksums, download_manager, downloader, util
+from tensorflow_datasets.core.download import checksums
 from tqdm import tqdm
 
-from adtr_jax.data import mvtec_ad
+from adtr_jax.data import mvtec_ad_archive as published
 from adtr_jax.data.layout import TOP_FOLDERS, Entry, arrange
 from adtr_jax.data.samples import Category, Sample
-
-ChecksumError = download_manager.NonMatchingChecksumError
-DOWNLOAD_ERRORS = (util.DownloadError, requests.RequestException)
-
-# TFDS would try ten times, for over three minutes, before it admits that there is no network.
-downloader.MAX_RETRIES = 3
-
-
-@dataclass(frozen=True)
-class Record:
-    """A file that is kept in a prepared split: field `key` of record number `index`."""
-
-    source: Any
-    index: int
-    key: str
-    name: str
-
-    def read_bytes(self) -> bytes:
-        """Return the file's encoded bytes."""
-        return self.source[self.index][self.key]
-
-    def __str__(self) -> str:
-        return self.name
+from adtr_jax.data.tfds_prepare import Record
 
 
 class MvtecAd(tfds.core.GeneratorBasedBuilder):
@@ -55,12 +30,12 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=name) for name in mvtec_ad.CATEGORIES)
+    BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=name) for name in published.CATEGORIES)
 
     @property
     def url_infos(self) -> dict[str, checksums.UrlInfo]:
         """The archive's size and SHA-256, which TFDS checks."""
-        archive = mvtec_ad.ARCHIVE
+        archive = published.ARCHIVE
         info = checksums.UrlInfo(archive.size, archive.sha256, archive.file_name)
         return {archive.url: info}
 
@@ -69,7 +44,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Photographs of industrial parts and textures, normal and defective.",
-            homepage=mvtec_ad.HOMEPAGE,
+            homepage=published.HOMEPAGE,
             license="CC BY-NC-SA 4.0",
             features=tfds.features.FeaturesDict(
                 {
@@ -83,8 +58,8 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         category = self.builder_config.name
-        files = _read_archive(Path(dl_manager.download(mvtec_ad.ARCHIVE.url)), category)
-        train, test = arrange(files, where=f"{mvtec_ad.ARCHIVE.file_name}/{category}")
+        files = _read_archive(Path(dl_manager.download(published.ARCHIVE.url)), category)
+        train, test = arrange(files, where=f"{published.ARCHIVE.file_name}/{category}")
         return {
             "train": self._generate_examples(train, files),
             "test": self._generate_examples(test, files),
@@ -108,22 +83,6 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 def builder_of(category: str, data_dir: Path | None) -> MvtecAd:
     """Return the builder of one category; nothing is downloaded yet."""
     return MvtecAd(config=category, data_dir=data_dir, file_format="array_record")
-
-
-def prepare(builder: tfds.core.DatasetBuilder) -> None:
-    """Download what the builder needs unless it is there, check it, and prepare it.
-
-    Raises:
-        ChecksumError, one of DOWNLOAD_ERRORS, OSError: what their names say.
-    """
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    retries = logging.getLogger("urllib3.connectionpool")
-    level = retries.level
-    retries.setLevel(logging.ERROR)  # it warns of every retry; the error in the end says it all
-    try:
-        builder.download_and_prepare(download_config=config)
-    finally:
-        retries.setLevel(level)
 
 
 def read(builder: MvtecAd) -> Category:

@@ -57,7 +57,7 @@ def read(name: Name, data_dir: Path | None = None) -> ImageSet:
 
 
 def _prepare(builder: "tfds.core.DatasetBuilder", name: Name) -> None:
-    from adtr_jax.data.mvtec_ad_builder import DOWNLOAD_ERRORS, ChecksumError, prepare
+    from adtr_jax.data.tfds_prepare import DOWNLOAD_ERRORS, ChecksumError, prepare
 
     if find_spec("tensorflow") is None:  # TFDS would notice after the download
         raise InputError(
@@ -77,7 +77,7 @@ def _prepare(builder: "tfds.core.DatasetBuilder", name: Name) -> None:
 def _image_set(builder: "tfds.core.DatasetBuilder") -> ImageSet:
     import tensorflow_datasets as tfds
 
-    from adtr_jax.data.mvtec_ad_builder import Record
+    from adtr_jax.data.tfds_prepare import Record
 
     classes = builder.info.features["label"].names
     encoded = {"image": tfds.decode.SkipDecoding()}

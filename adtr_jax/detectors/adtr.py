@@ -10,15 +10,18 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax import features, hosts, losses, models
+from adtr_jax import models
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.batches import Batches
 from adtr_jax.config import AdtrSettings
+from adtr_jax.detectors import features
 from adtr_jax.detectors.detector import Detector, Images
-from adtr_jax.feature_cache import Arrays, FeatureCache
-from adtr_jax.rows import Share
-from adtr_jax.scoring import score_map, token_scores
-from adtr_jax.train import Batch, Params, Statistics, TrainingData
+from adtr_jax.detectors.scoring import score_map, token_scores
+from adtr_jax.devices import hosts
+from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.feature_cache import Arrays, FeatureCache
+from adtr_jax.devices.rows import Share
+from adtr_jax.models import losses
+from adtr_jax.training.train import Batch, Params, Statistics, TrainingData
 
 Features = Float[np.ndarray, "n h w c"]
 

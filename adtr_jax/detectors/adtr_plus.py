@@ -9,14 +9,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from adtr_jax import features, hosts, losses
-from adtr_jax.anomalies import Anomalies
 from adtr_jax.config import Plus
+from adtr_jax.data.anomalies import Anomalies
+from adtr_jax.detectors import features
 from adtr_jax.detectors.adtr import Adtr
 from adtr_jax.detectors.detector import Images
-from adtr_jax.feature_cache import Arrays, FeatureCache
-from adtr_jax.rows import Share
-from adtr_jax.train import Batch, Params, Statistics, TrainingData
+from adtr_jax.devices import hosts
+from adtr_jax.devices.feature_cache import Arrays, FeatureCache
+from adtr_jax.devices.rows import Share
+from adtr_jax.models import losses
+from adtr_jax.training.train import Batch, Params, Statistics, TrainingData
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import features, state_file
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.batches import Batches
-from adtr_jax.feature_cache import FeatureCache
-from adtr_jax.scoring import image_score
-from adtr_jax.shapes import module_shapes
-from adtr_jax.train import Batch, Params, Statistics, TrainingData
+from adtr_jax.detectors import features
+from adtr_jax.detectors.scoring import image_score
+from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.files import state_file
+from adtr_jax.nn.shapes import module_shapes
+from adtr_jax.training.train import Batch, Params, Statistics, TrainingData
 
 Images = UInt8[np.ndarray, "n s s 3"]
 This = TypeVar("This", bound="Detector")

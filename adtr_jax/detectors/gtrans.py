@@ -11,15 +11,17 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import backbones, features, hosts, weighted_map
+from adtr_jax import backbones
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.batches import Batches
 from adtr_jax.config import GtransSettings
+from adtr_jax.detectors import features, gtrans_map
 from adtr_jax.detectors.detector import Detector, Images
-from adtr_jax.feature_cache import Arrays, FeatureCache
+from adtr_jax.devices import hosts
+from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.feature_cache import Arrays, FeatureCache
+from adtr_jax.devices.rows import Share
 from adtr_jax.models.gtrans import GTrans, guidance_loss
-from adtr_jax.rows import Share
-from adtr_jax.train import Batch, Params, Statistics, TrainingData
+from adtr_jax.training.train import Batch, Params, Statistics, TrainingData
 
 State = tuple[Params, Statistics]
 Rows = tuple[UInt8[Any, "b s s 3"], tuple[Float[Any, "b _ _ _"], ...]]  # images, F_G
@@ -87,8 +89,8 @@ class Gtrans(Detector):
             pixels, f_g = rows
             f_m = nnx.merge(self.graph, *state)(pixels, f_g)
             layers = list(zip(f_g, f_m, strict=True))
-            a_mse = [weighted_map.squared_distance(g, m) for g, m in layers]
-            a_cos = [weighted_map.cosine_distance(g, m) for g, m in layers]
+            a_mse = [gtrans_map.squared_distance(g, m) for g, m in layers]
+            a_cos = [gtrans_map.cosine_distance(g, m) for g, m in layers]
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
         state = self.params, self.statistics
@@ -97,7 +99,7 @@ class Gtrans(Detector):
         own = batches.of_own(data.rows.arrays)
         a_mse, a_cos = (hosts.gather(values, data.rows.total) for values in own)
         model = nnx.merge(self.graph, *state, copy=True)
-        model.lambdas[...] = jnp.asarray(weighted_map.lambdas(a_mse, a_cos))
+        model.lambdas[...] = jnp.asarray(gtrans_map.lambdas(a_mse, a_cos))
         return dataclasses.replace(self, statistics=nnx.state(model, nnx.BatchStat))
 
     def maps(
@@ -110,7 +112,7 @@ class Gtrans(Detector):
         placed = None
         if settings.placement == "centres":
             placed = [(2.0**i, backbone.centres[i - 1]) for i in settings.layers]
-        maps = weighted_map.anomaly_map(
+        maps = gtrans_map.anomaly_map(
             f_g,
             model(pixels, f_g),
             model.lambdas[...],

@@ -3,8 +3,9 @@
 Importing this package imports no JAX, so that a command line can list `NAMES` at once.
 """
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
+from adtr_jax.config import ModelName
 from adtr_jax.errors import unknown
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import adtr_jax.models.adtr
     import adtr_jax.models.cnn
 
-ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
 NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 

@@ -11,10 +11,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax import initial
-from adtr_jax.models.attention import Attention
-from adtr_jax.models.dropout import dropout
-from adtr_jax.models.layers import Dense, LayerNorm
+from adtr_jax.nn import initial
+from adtr_jax.nn.attention import Attention
+from adtr_jax.nn.dropout import dropout
+from adtr_jax.nn.layers import Dense, LayerNorm
 
 WIDTH, HEADS, LAYERS, HIDDEN = 256, 8, 4, 1024  # Appendix A
 

@@ -15,10 +15,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.backbones.convolution import convolution
 from adtr_jax.models.adtr import WIDTH
-from adtr_jax.models.dropout import dropout
-from adtr_jax.models.layers import Dense, LayerNorm
+from adtr_jax.nn.convolution import convolution
+from adtr_jax.nn.dropout import dropout
+from adtr_jax.nn.layers import Dense, LayerNorm
 
 BLOCKS = 6
 

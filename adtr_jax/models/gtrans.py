@@ -22,10 +22,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import initial, losses
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import QueryFrom, Structure
-from adtr_jax.models.layers import Dense, LayerNorm
+from adtr_jax.models import losses
+from adtr_jax.nn import initial
+from adtr_jax.nn.layers import Dense, LayerNorm
 
 GROUPS, WIDTH = 8, 256  # g and d, Section 4.3.2
 

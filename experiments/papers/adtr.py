@@ -5,35 +5,9 @@ what the source at hand shows legibly is here: of Table 1 the two means, of Tabl
 MVTec-AD) nothing.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from adtr_jax.data.mvtec_ad import CATEGORIES
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """One method's row of a table in a paper.
-
-    Attributes:
-        method: the method's name in the paper.
-        metric: the metric's name as in `adtr_jax.metrics.METRICS`.
-        categories: all categories that `mean` is over.
-        values: category -> value in [0, 1], for the categories that are known.
-        mean: the mean as printed, in [0, 1]; None where the categories are no categories.
-    """
-
-    method: str
-    metric: str
-    categories: tuple[str, ...]
-    values: Mapping[str, float]
-    mean: float | None
-
-
-CIFAR10_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
+from adtr_jax.data import cifar
+from adtr_jax.data.mvtec_ad_archive import CATEGORIES
+from adtr_jax.evaluation.report import PaperRow
 
 
 def _mvtec_row(method: str, mean: float) -> PaperRow:
@@ -42,8 +16,8 @@ def _mvtec_row(method: str, mean: float) -> PaperRow:
 
 def _cifar10_row(method: str, per_cent: str) -> PaperRow:
     *values, mean = (round(float(value) / 100, 3) for value in per_cent.split())
-    by_class = dict(zip(CIFAR10_CLASSES, values, strict=True))
-    return PaperRow(method, "image_auroc", CIFAR10_CLASSES, by_class, mean)
+    by_class = dict(zip(cifar.CLASSES, values, strict=True))
+    return PaperRow(method, "image_auroc", cifar.CLASSES, by_class, mean)
 
 
 # Table 1 (ADTR's mean is repeated in Table 4) and Section 4.2 (ADTR+ is better by 0.3 points).

@@ -6,8 +6,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.models.dropout import dropout
-from adtr_jax.models.layers import Dense, largest, total
+from adtr_jax.nn.dropout import dropout
+from adtr_jax.nn.layers import Dense, largest, total
 
 
 class Attention(nnx.Module):

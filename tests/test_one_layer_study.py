@@ -11,10 +11,10 @@ from stripes import call, run, write_category
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.samples import Category, Sample
+from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.experiment import Task
-from adtr_jax.identical_mapping import Data, fit, study
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
-from adtr_jax.sharding import device_mesh
+from experiments.one_layer_study import Data, fit, study
 
 
 def test_the_linear_layer_is_equation_4():

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from adtr_jax import hosts
+from adtr_jax.devices import hosts
 from adtr_jax.errors import InputError
 
 KEEP = 3  # the last few, in case the newest is damaged

@@ -10,8 +10,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from adtr_jax import initial
-from adtr_jax.sharding import AXIS, varying_as
+from adtr_jax.devices.sharding import AXIS, varying_as
+from adtr_jax.nn import initial
 
 MOMENTUM = 0.1  # how far BatchNorm's running statistics move in one step; PyTorch's default
 

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from adtr_jax.report import ScoreRow
+from adtr_jax.evaluation.report import ScoreRow
 
 COLOURS = matplotlib.colormaps["inferno"]
 # Share of the colour in the score map laid over the grey image.

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from tqdm import tqdm
 
-from adtr_jax import hosts
-from adtr_jax.sharding import AXIS, on_cpu, per_device, place, replicated, split, workers
+from adtr_jax.devices import hosts
+from adtr_jax.devices.sharding import AXIS, on_cpu, per_device, place, replicated, split, workers
 
 
 class Batches:

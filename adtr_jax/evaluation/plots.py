@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adtr_jax.errors import InputError
-from adtr_jax.figures import ANOMALOUS, COLOURS, DPI, NORMAL, QUANTILES, Scale
+from adtr_jax.evaluation.figures import ANOMALOUS, COLOURS, DPI, NORMAL, QUANTILES, Scale
 
 PAPER = "#b9bec6"  # the paper's bars
 SAMPLES = 600  # difference vectors in Fig. 5, half of them anomalous

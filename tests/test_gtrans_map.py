@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from adtr_jax import weighted_map
+from adtr_jax.detectors import gtrans_map
 from adtr_jax.errors import InputError
 
 torch = pytest.importorskip("torch")
@@ -36,21 +36,21 @@ def test_layer_map_and_coefficients_are_equations_15_to_18():
     f_g, f_m = _features(0.5)
     layers = zip(_jax(f_g), _jax(f_m), _torch(f_g), _torch(f_m), LAMBDAS, strict=True)
     for g, m, torch_g, torch_m, lambda_ in layers:
-        ours = np.asarray(weighted_map.layer_map(g, m))
+        ours = np.asarray(gtrans_map.layer_map(g, m))
         assert ours == pytest.approx(twin.layer_map(torch_g, torch_m).numpy(), rel=1e-5)
         a_mse, a_cos, alpha = (x.numpy() for x in twin.coefficients(torch_g, torch_m, lambda_))
-        assert weighted_map.squared_distance(g, m) == pytest.approx(a_mse, rel=1e-5)
-        assert weighted_map.cosine_distance(g, m) == pytest.approx(a_cos, rel=1e-5)
+        assert gtrans_map.squared_distance(g, m) == pytest.approx(a_mse, rel=1e-5)
+        assert gtrans_map.cosine_distance(g, m) == pytest.approx(a_cos, rel=1e-5)
         for kind, values in {"half": 0.5, "mse": a_mse, "cos": a_cos, "alpha": alpha}.items():
-            ours = np.asarray(weighted_map.coefficient(g, m, jnp.asarray(lambda_), kind))
+            ours = np.asarray(gtrans_map.coefficient(g, m, jnp.asarray(lambda_), kind))
             assert ours == pytest.approx(np.broadcast_to(values, 3), rel=1e-5), kind
 
 
 def test_the_layer_maps_of_an_image_sum_to_half_its_a_mse():
     f_g, f_m = _features(0.5)
     for g, m in zip(_jax(f_g), _jax(f_m), strict=True):
-        total = np.asarray(weighted_map.layer_map(g, m).sum(axis=(1, 2)))
-        assert weighted_map.squared_distance(g, m) == pytest.approx(2 * total, rel=1e-5)
+        total = np.asarray(gtrans_map.layer_map(g, m).sum(axis=(1, 2)))
+        assert gtrans_map.squared_distance(g, m) == pytest.approx(2 * total, rel=1e-5)
 
 
 @pytest.mark.parametrize("difference", [1e-2, 1e-4, 0.0])
@@ -59,7 +59,7 @@ def test_cosine_distance_keeps_its_digits_for_close_directions(difference):
     for g, m in zip(f_g, f_m, strict=True):
         u, v = (f.astype(float).reshape(3, -1) for f in (g, m))
         cosine = (u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1)
-        ours = np.asarray(weighted_map.cosine_distance(jnp.asarray(g), jnp.asarray(m)))
+        ours = np.asarray(gtrans_map.cosine_distance(jnp.asarray(g), jnp.asarray(m)))
         assert ours == pytest.approx(1 - cosine, rel=1e-2 if difference < 1e-3 else 1e-4, abs=1e-15)
 
 
@@ -67,8 +67,8 @@ def test_weights_are_finite_for_equal_and_for_empty_features():
     f = jnp.ones((2, 4, 4, 3))
     zero = jnp.zeros_like(f)
     for g, m, a_cos in ((f, f, 0.0), (zero, zero, 0.0), (f, zero, 0.5), (f, -f, 2.0)):
-        assert weighted_map.cosine_distance(g, m) == pytest.approx([a_cos] * 2, abs=1e-6)
-        weight = np.asarray(weighted_map.coefficient(g, m, jnp.asarray(3.0), "alpha"))
+        assert gtrans_map.cosine_distance(g, m) == pytest.approx([a_cos] * 2, abs=1e-6)
+        weight = np.asarray(gtrans_map.coefficient(g, m, jnp.asarray(3.0), "alpha"))
         a_mse = float(((g - m) ** 2).sum()) / 32
         expected = 3 * a_cos * a_mse / (a_mse + 3 * a_cos) if a_cos else 0.0
         assert weight == pytest.approx([expected] * 2, rel=1e-6, abs=1e-12)
@@ -77,7 +77,7 @@ def test_weights_are_finite_for_equal_and_for_empty_features():
 def test_lambdas_bring_both_distances_to_one_scale():
     rng = np.random.default_rng(0)
     a_mse, a_cos = (rng.random((50, 3)).astype(np.float32) * s for s in (30, 0.01))
-    lambdas = weighted_map.lambdas(a_mse, a_cos)
+    lambdas = gtrans_map.lambdas(a_mse, a_cos)
     assert lambdas.dtype == np.float32
     assert lambdas * a_cos.mean(axis=0) == pytest.approx(a_mse.mean(axis=0), rel=1e-5)
 
@@ -85,10 +85,10 @@ def test_lambdas_bring_both_distances_to_one_scale():
 def test_lambdas_are_finite_where_a_distance_is_zero():
     a_mse = np.array([[2.0, 2.0, 0.0]] * 4, np.float32)
     a_cos = np.array([[0.5, 0.0, 0.0]] * 4, np.float32)
-    lambdas = weighted_map.lambdas(a_mse, a_cos)
+    lambdas = gtrans_map.lambdas(a_mse, a_cos)
     assert lambdas == pytest.approx([4.0, 2e12, 1.0], rel=1e-6)
     # Of a layer whose direction never changed in training, alpha is a_mse once it does.
-    alpha = weighted_map.alpha(*(jnp.asarray([x]) for x in (3.0, 0.1)), jnp.asarray(lambdas[1]))
+    alpha = gtrans_map.alpha(*(jnp.asarray([x]) for x in (3.0, 0.1)), jnp.asarray(lambdas[1]))
     assert alpha == pytest.approx([3.0], rel=1e-6)
 
 
@@ -103,17 +103,17 @@ def test_fusions_are_those_of_table_7():
         "P6": (p1 + p2) * p3,
     }
     for fusion, values in expected.items():
-        ours = np.asarray(weighted_map.fuse(_jax(maps), fusion))
+        ours = np.asarray(gtrans_map.fuse(_jax(maps), fusion))
         assert ours == pytest.approx(values, rel=1e-6), fusion
 
 
 def test_other_than_three_layers_can_only_be_added():
     maps = np.random.default_rng(0).random((4, 2, 5, 5)).astype(np.float32)
     for count in (2, 4):
-        ours = weighted_map.fuse(_jax(maps[:count]), "P4")
+        ours = gtrans_map.fuse(_jax(maps[:count]), "P4")
         assert ours == pytest.approx(maps[:count].sum(axis=0), rel=1e-6)
     with pytest.raises(InputError) as caught:
-        weighted_map.fuse(_jax(maps), "P6")
+        gtrans_map.fuse(_jax(maps), "P6")
     assert str(caught.value) == (
         "the fusion P6 is of three critical layers, not of 4: take P4, the sum"
     )
@@ -123,7 +123,7 @@ def test_other_than_three_layers_can_only_be_added():
 def test_smooth_is_scipys_gaussian_filter(size, sigma):
     maps = np.random.default_rng(0).random((2, size, size)).astype(np.float32)
     expected = [gaussian_filter(image.astype(float), sigma) for image in maps]
-    ours = np.asarray(weighted_map.smooth(jnp.asarray(maps), sigma))
+    ours = np.asarray(gtrans_map.smooth(jnp.asarray(maps), sigma))
     assert np.abs(ours - expected).max() < 1e-6
     if size > 4 * sigma:
         wanted = twin.smooth(torch.from_numpy(maps), sigma).numpy()
@@ -133,7 +133,7 @@ def test_smooth_is_scipys_gaussian_filter(size, sigma):
 def test_anomaly_map_is_equation_19():
     f_g, f_m = _features(0.5)
     expected = twin.anomaly_map(_torch(f_g), _torch(f_m), LAMBDAS.tolist(), 56).numpy()
-    compiled = jax.jit(lambda g, m: weighted_map.anomaly_map(g, m, jnp.asarray(LAMBDAS), 56))
+    compiled = jax.jit(lambda g, m: gtrans_map.anomaly_map(g, m, jnp.asarray(LAMBDAS), 56))
     ours = np.asarray(compiled(_jax(f_g), _jax(f_m)))
     assert ours.shape == (3, 56, 56)
     assert np.abs(ours / expected - 1).max() < 1e-5
@@ -144,11 +144,11 @@ def test_anomaly_map_weighs_and_fuses_as_told():
     lambdas = jnp.asarray(LAMBDAS)
     # One layer's map alone is scaled by its weight: the ratio of two maps is that of the weights.
     half, by_mse = (
-        weighted_map.anomaly_map(f_g, f_m, lambdas, 20, weighting=kind, fusion="P1")
+        gtrans_map.anomaly_map(f_g, f_m, lambdas, 20, weighting=kind, fusion="P1")
         for kind in ("half", "mse")
     )
     ratio = np.asarray(by_mse / half)
-    a_mse = np.asarray(weighted_map.squared_distance(f_g[2], f_m[2]))
+    a_mse = np.asarray(gtrans_map.squared_distance(f_g[2], f_m[2]))
     assert ratio == pytest.approx(np.broadcast_to(2 * a_mse[:, None, None], ratio.shape), rel=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_anomaly_map_places_positions_where_it_is_told():
     f_g = [jnp.zeros((1, 14, 14, 2)), jnp.zeros((1, 7, 7, 2))]
     f_m = [f.at[0, 3, 3].set(1.0) for f in f_g]
     at = [(4.0, 1.0), (8.0, -11.0)]  # both put position 3 at pixel 13
-    maps = weighted_map.anomaly_map(
+    maps = gtrans_map.anomaly_map(
         f_g, f_m, jnp.ones(2), 56, weighting="half", fusion="P4", pixels=at
     )
     assert np.unravel_index(np.asarray(maps[0]).argmax(), (56, 56)) == (13, 13)

@@ -9,8 +9,8 @@ from types import TracebackType
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from adtr_jax import hosts
-from adtr_jax.files import write_atomically
+from adtr_jax.devices import hosts
+from adtr_jax.files.atomic import write_atomically
 
 
 class TrainingLog:

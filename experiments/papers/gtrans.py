@@ -5,7 +5,7 @@ Yan et al., "Multiresolution Feature Guidance Based Transformer for Anomaly Dete
 0.994 for ResNet-34 and 0.986 for Wide-ResNet-50-2, printed are 0.990 and 0.985.
 """
 
-from adtr_jax.paper import PaperRow
+from adtr_jax.evaluation.report import PaperRow
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from adtr_jax import memory
+from adtr_jax.devices import memory
 
 Arrays = list[np.ndarray]  # np.memmap, where they are in a file
 Fill = Callable[[Arrays], object]

@@ -13,8 +13,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from adtr_jax import initial
-from adtr_jax.sharding import varying_as
+from adtr_jax.devices.sharding import varying_as
+from adtr_jax.nn import initial
 
 EPSILON = 1e-5  # LayerNorm's; PyTorch's default
 

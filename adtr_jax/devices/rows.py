@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32
 
-from adtr_jax import hosts, memory
-from adtr_jax.sharding import AXIS, place_parts
+from adtr_jax.devices import hosts, memory
+from adtr_jax.devices.sharding import AXIS, place_parts
 
 Order = Int32[np.ndarray, "steps b"]
 Weight = Float[np.ndarray, "steps b"]

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adtr_jax.files import write_atomically
-from adtr_jax.metrics import METRICS
-from adtr_jax.paper import PaperRow
+from adtr_jax.evaluation.metrics import METRICS
+from adtr_jax.files.atomic import write_atomically
 
 # The two lines of a metric's heading, in the order of the columns.
 HEADINGS = {
@@ -43,6 +42,25 @@ class ScoreRow:
     defect: str
     label: int
     score: float
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One method's row of a table in a paper.
+
+    Attributes:
+        method: the method's name in the paper.
+        metric: the metric's name as in `adtr_jax.evaluation.metrics.METRICS`.
+        categories: all categories that `mean` is over.
+        values: category -> value in [0, 1], for the categories that are known.
+        mean: the mean as printed, in [0, 1]; None where the categories are no categories.
+    """
+
+    method: str
+    metric: str
+    categories: tuple[str, ...]
+    values: Mapping[str, float]
+    mean: float | None
 
 
 def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow]) -> None:

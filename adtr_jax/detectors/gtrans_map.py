@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.ndimage import gaussian_filter1d
 
-from adtr_jax import losses, scoring
 from adtr_jax.config import Coefficient, Fusion
+from adtr_jax.detectors import scoring
 from adtr_jax.errors import InputError
+from adtr_jax.models import losses
 
 SIGMA = 4.0  # pixels; Eq. 19 names sigma and gives no value: that of SPADE and PaDiM
 

@@ -14,13 +14,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt32
 
-from adtr_jax import hosts
 from adtr_jax.config import Settings
+from adtr_jax.devices import hosts
+from adtr_jax.devices.rows import Part, Rows, Share, draw
+from adtr_jax.devices.sharding import AXIS, per_device, place, replicated, split
 from adtr_jax.errors import Stopped
-from adtr_jax.models.dropout import seeds
-from adtr_jax.rows import Part, Rows, Share, draw
-from adtr_jax.sampling import Sampling
-from adtr_jax.sharding import AXIS, per_device, place, replicated, split
+from adtr_jax.nn.dropout import seeds
+from adtr_jax.training.sampling import Sampling
 
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
@@ -193,8 +193,8 @@ def fit(
         InputError: a damaged checkpoint.
     """
     # Here, for whoever only predicts is spared the second that Orbax and TensorBoard take.
-    from adtr_jax.checkpoint import Checkpoints
-    from adtr_jax.log import TrainingLog
+    from adtr_jax.training.checkpoint import Checkpoints
+    from adtr_jax.training.log import TrainingLog
 
     anomalous = data.rows.total - data.normal
     sampling = Sampling(data.normal, anomalous, settings.batch_size, settings.seed)

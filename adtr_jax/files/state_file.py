@@ -15,7 +15,7 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from adtr_jax.errors import InputError
-from adtr_jax.files import write_atomically
+from adtr_jax.files.atomic import write_atomically
 
 
 def save(path: Path, state: nnx.State, header: Mapping[str, str]) -> None:

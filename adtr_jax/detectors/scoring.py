@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adtr_jax.config import ImageScore
-from adtr_jax.resize import resize, spread
+from adtr_jax.detectors.resize import resize, spread
 
 
 def token_scores(

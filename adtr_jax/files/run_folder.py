@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adtr_jax.errors import InputError
-from adtr_jax.files import write_atomically
+from adtr_jax.files.atomic import write_atomically
 
 MODEL = "model.safetensors"
 CLAIM = "settings.json"

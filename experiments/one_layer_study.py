@@ -20,17 +20,18 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from adtr_jax import features, metrics
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
+from adtr_jax.detectors import features
 from adtr_jax.detectors.adtr_plus import token_labels
+from adtr_jax.detectors.scoring import image_score, score_map, token_scores
+from adtr_jax.devices.rows import Share
+from adtr_jax.devices.sharding import compiler_options, device_mesh
 from adtr_jax.errors import InputError
+from adtr_jax.evaluation import metrics
+from adtr_jax.evaluation.plots import LayerStudy
 from adtr_jax.experiment import Task
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
-from adtr_jax.plots import LayerStudy
-from adtr_jax.rows import Share
-from adtr_jax.scoring import image_score, score_map, token_scores
-from adtr_jax.sharding import compiler_options, device_mesh
 
 Layer = TypeVar("Layer", LinearLayer, AttentionLayer)
 # (the network at some step, its batch) -> what to note of it, by name

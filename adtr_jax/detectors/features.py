@@ -11,13 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax import hosts
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.batches import Batches
 from adtr_jax.config import AdtrSettings, Settings
-from adtr_jax.resize import resize
-from adtr_jax.rows import Share
-from adtr_jax.sharding import on_cpu
+from adtr_jax.detectors.resize import resize
+from adtr_jax.devices import hosts
+from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.rows import Share
+from adtr_jax.devices.sharding import on_cpu
 
 CONSTANT = 4096  # an array of no more numbers is a constant of the compiled program
 VERSION = 1  # of all that is written here or in `data.synthetic`: raise it when features change

@@ -1,0 +1,46 @@
+"""MVTec-AD as it is published: its categories, and the archive that holds them."""
+
+from dataclasses import dataclass
+
+HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
+
+CATEGORIES = (
+    "bottle",
+    "cable",
+    "capsule",
+    "carpet",
+    "grid",
+    "hazelnut",
+    "leather",
+    "metal_nut",
+    "pill",
+    "screw",
+    "tile",
+    "toothbrush",
+    "transistor",
+    "wood",
+    "zipper",
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The file to download: address, size in bytes, and SHA-256 in hexadecimal."""
+
+    url: str
+    size: int
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the address."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+# MVTec moves the file now and then: the address may change, the file may not.
+ARCHIVE = Archive(
+    url="https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/"
+    "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz",
+    size=5_264_982_680,
+    sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
+)
