@@ -108,6 +108,14 @@ class AdtrSettings(Settings):
     learning_rate: float = 1e-4
     schedule: Literal["step", "exponential", "cosine"] = "step"
     image_score: ImageScore = "pooled_max"
+    width: int = 256
+    """d, the channels of a token."""
+    heads: int = 8
+    """Of the attention; they divide `width`."""
+    depth: int = 4
+    """Layers of the encoder, and of the decoder."""
+    hidden: int = 1024
+    """Channels between the two dense layers of an FFN."""
     model: ModelName = "adtr"
     """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
     standardise: bool = False
@@ -132,6 +140,10 @@ class AdtrSettings(Settings):
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
+        for name in ("width", "heads", "depth", "hidden"):
+            require_positive(name, getattr(self, name))
+        if self.width % self.heads:
+            raise InputError(f"--width={self.width} must be a multiple of --heads={self.heads}")
 
     @property
     def tokens_per_side(self) -> int:
@@ -160,6 +172,10 @@ class GtransSettings(Settings):
     """Of the TFM: decoder, the whole; encoder alone; none, plain imitation (Tables 4 and 5)."""
     blocks: int = 2
     """S, the blocks of the TFM's encoder, and of its decoder."""
+    groups: int = 8
+    """g, the tokens of a layer."""
+    width: int = 256
+    """d, the channels of a token."""
     query_from: QueryFrom = "agn"
     """Whose features the Mapper's queries are made of: agn's, as Eq. 12 is printed, or trans's."""
     coefficient: Coefficient = "alpha"
@@ -174,12 +190,16 @@ class GtransSettings(Settings):
             raise InputError("--backbone=pixels has nothing to train: choose a network for GTrans")
         if not 0 <= self.held_out < 1:
             raise InputError(f"--held_out={self.held_out} must be at least 0 and below 1")
-        require_positive("blocks", self.blocks)
+        for name in ("blocks", "groups", "width"):
+            require_positive(name, getattr(self, name))
         if len(self.layers) != 3 and self.fusion != "P4":
             raise InputError(
                 f"--fusion={self.fusion} is of three layers, and --layers names "
                 f"{len(self.layers)}: take --fusion=P4, the sum"
             )
+
+
+SETTINGS: Mapping[Method, type[Settings]] = {"adtr": AdtrSettings, "gtrans": GtransSettings}
 
 
 def require_positive(name: str, value: float | int) -> None:
@@ -229,7 +249,7 @@ class Plus:
 
 Preset = Literal["paper", "fast"]
 # The paper's settings, and the best found per minute of training.
-ADTR: Mapping[Preset, AdtrSettings] = {
+ADTR_PRESETS: Mapping[Preset, AdtrSettings] = {
     "paper": AdtrSettings(),
     "fast": AdtrSettings(
         layers=(2, 3, 4),
@@ -245,7 +265,7 @@ ADTR: Mapping[Preset, AdtrSettings] = {
         image_score="top",
     ),
 }
-GTRANS: Mapping[Preset, GtransSettings] = {
+GTRANS_PRESETS: Mapping[Preset, GtransSettings] = {
     "paper": GtransSettings(),
     "fast": GtransSettings(
         image_size=160,
@@ -262,8 +282,8 @@ GTRANS: Mapping[Preset, GtransSettings] = {
     ),
 }
 Presets = Mapping[Method, Mapping[Preset, Settings]]
-PRESETS: Presets = {"adtr": ADTR, "gtrans": GTRANS}
-PLUS: Mapping[Preset, Plus] = {
+PRESETS: Presets = {"adtr": ADTR_PRESETS, "gtrans": GTRANS_PRESETS}
+PLUS_PRESETS: Mapping[Preset, Plus] = {
     "paper": Plus(),
     "fast": Plus(epochs=100, max_steps=300, learning_rate=2e-4),
 }

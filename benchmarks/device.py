@@ -150,7 +150,6 @@ def measure(command: Device, dtype: Dtype) -> Iterator[tuple[Throughput, Way | N
     from benchmarks import jax_pipeline
 
     sizes = command.sizes(dtype)
-    jax_pipeline.full_precision(sizes)
     backbone = jax_pipeline.random_backbone(sizes.backbone)
     detector = detectors.create(backbone, sizes.settings).initialised()
     kind = jax.devices()[0].device_kind
@@ -186,13 +185,13 @@ def train_step(
     steps = 2 if command.quick else 16
     detector = jax_pipeline.untrained(sizes.step_settings(tokens, batch))
     f = jax_pipeline.random_features(detector, batch)
-    run, state, rows = jax_pipeline.training_steps(detector, f, steps)
+    run, state, batches = jax_pipeline.training_steps(detector, f, steps)
     one_step, *arguments = jax_pipeline.training_steps(detector, f, 1)
     count = flops(one_step, arguments[0], *arguments[1])
 
     def call() -> object:
         nonlocal state
-        state, losses = run(state, *rows)
+        state, losses = run(state, *batches)
         return losses
 
     return call, steps, count

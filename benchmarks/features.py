@@ -32,4 +32,4 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 def jax_way(detector: Detector, images: np.ndarray) -> Way:
     """One call computes F, as it is computed before a training."""
-    return partial(extractor(detector).of_own, images)
+    return partial(extractor(detector).compute_own, images)

@@ -16,25 +16,18 @@ from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.images import load_images
 from adtr_jax.data.samples import GOOD, Sample
-from adtr_jax.detectors import features
+from adtr_jax.detectors import extraction, features
 from adtr_jax.detectors.detector import Detector
-from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.feature_cache import FeatureCache
-from adtr_jax.devices.rows import Part
+from adtr_jax.devices.loader import EpochPart
 from adtr_jax.devices.sharding import device_mesh, place
 from adtr_jax.training import train
-from benchmarks.sizes import Sizes
 
 
 def mesh() -> Mesh:
     """One device, as PyTorch uses."""
     return device_mesh(1)
-
-
-def full_precision(sizes: Sizes) -> None:
-    """float32 products in float32, as in the experiments; bfloat16 as the device likes."""
-    precision = "highest" if sizes.dtype == "float32" else "default"
-    jax.config.update("jax_default_matmul_precision", precision)
 
 
 def random_backbone(name: str) -> Backbone:
@@ -51,12 +44,12 @@ def random_backbone(name: str) -> Backbone:
     return nnx.merge(graph, jax.tree.map(draw, state))
 
 
-def extractor(detector: Detector) -> Batches:
+def extractor(detector: Detector) -> BatchedFunction:
     """Pixels `[n s s 3]` -> F."""
-    return features.extractor(detector.backbone, detector.settings, mesh())
+    return extraction.extractor(detector.backbone, detector.settings, mesh())
 
 
-def predictor(detector: Detector) -> Batches:
+def predictor(detector: Detector) -> BatchedFunction:
     """Pixels -> score maps and image scores."""
     return detector.scorer(mesh())
 
@@ -72,7 +65,7 @@ def training(detector: Detector, images: np.ndarray) -> Any:
         fitted, data = detector.training_data(images, mesh(), cache)
         return train.fit(
             fitted.loss,
-            (fitted.params, fitted.statistics),
+            (fitted.params, fitted.rest),
             data,
             settings=fitted.settings,
             mesh=mesh(),
@@ -114,8 +107,8 @@ def training_steps(
     devices, settings = mesh(), detector.settings
     optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))
     run = train.compile_steps(detector.loss, optimiser, settings.seed, devices)
-    params, statistics = jax.tree.map(jnp.copy, (detector.params, detector.statistics))
-    state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
+    params, rest = jax.tree.map(jnp.copy, (detector.params, detector.rest))
+    state = train.TrainState(params, rest, optimiser.init(params), jnp.int32(0))
     order = np.tile(np.arange(len(f), dtype=np.int32), (steps, 1))
-    part = Part(place(f, devices), order, np.ones((steps, len(f)), np.float32))
+    part = EpochPart(place(f, devices), order, np.ones((steps, len(f)), np.float32))
     return run, place(state, devices), train.placed(part, devices)

@@ -28,10 +28,11 @@ def prepare(folder: Path, sizes: Sizes) -> None:
     """Writes what the jobs need: sizes, both libraries' weights, and image files."""
     import torch
 
+    from adtr_jax.detectors import model_file
     from benchmarks.same_weights import pair
 
     ours, theirs = pair(sizes, folder)
-    ours.save(folder / MODEL)
+    model_file.save(ours, folder / MODEL)
     torch.save(theirs.state_dict(), folder / PIPELINE)
     sizes.save(folder / SIZES)
     (folder / IMAGES).mkdir()
@@ -65,11 +66,9 @@ def run(
 
 def detector(folder: Path) -> "Detector":
     """Ours, from its files."""
-    from adtr_jax import backbones, detectors
+    from adtr_jax.detectors import model_file
 
-    sizes = Sizes.load(folder / SIZES)
-    made = detectors.create(backbones.load(sizes.backbone, folder), sizes.settings)
-    return made.load(folder / MODEL)
+    return model_file.load(folder / MODEL, folder)
 
 
 def pipeline(folder: Path) -> "TorchPipeline":
@@ -92,7 +91,6 @@ def of_jax(job: str, folder: Path) -> float:
 
     one_device_a_core()
     sizes = Sizes.load(folder / SIZES)
-    jax_pipeline.full_precision(sizes)
     if job == "train":
         images = random_images(sizes.images, sizes.image_size)
         jax_pipeline.training(detector(folder), images)

@@ -9,22 +9,20 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from adtr_jax import backbones
-from adtr_jax.detectors.adtr import Adtr
-from benchmarks.jax_pipeline import full_precision
+from adtr_jax.detectors.adtr import AdtrDetector
 from benchmarks.sizes import Sizes
 from benchmarks.torch_adtr import flax_name_values, load_into
 from benchmarks.torch_pipeline import DEVICE, TorchPipeline, calibrate, pipeline
 from conversion.mapping import to_flax
 
 
-def pair(sizes: Sizes, folder: Path | None = None) -> tuple[Adtr, TorchPipeline]:
+def pair(sizes: Sizes, folder: Path | None = None) -> tuple[AdtrDetector, TorchPipeline]:
     """Both, for jobs of this size.
 
     Args:
         sizes: backbone, image size and dtype.
         folder: gets the backbone's weights as `backbones.load` reads them; None: nothing is kept.
     """
-    full_precision(sizes)
     torch.manual_seed(0)
     theirs = pipeline(sizes).cpu()
     calibrate(theirs.features.network)
@@ -34,7 +32,7 @@ def pair(sizes: Sizes, folder: Path | None = None) -> tuple[Adtr, TorchPipeline]
         weights = folder or Path(temporary)
         save_file(to_flax(tensors, sizes.backbone), weights / f"{sizes.backbone}.safetensors")
         backbone = backbones.load(sizes.backbone, weights)
-    ours = Adtr.create(backbone, sizes.settings).initialised()
+    ours = AdtrDetector.create(backbone, sizes.settings).initialised()
     model = nnx.merge(ours.graph, ours.params)
     load_into(model, flax_name_values(theirs.model))
     return dataclasses.replace(ours, params=nnx.state(model)), theirs.to(DEVICE)

@@ -19,6 +19,7 @@ class Sizes:
         dtype: of the computation.
         feature_batches: images in one call.
         train_steps: tokens and images of the batches whose training step is timed.
+        depth: layers of the encoder, and of the decoder.
         images: of the small category, with one channel triple a pixel, held in memory.
         batch_size: images a step of the whole training.
         epochs: of the whole training.
@@ -35,6 +36,7 @@ class Sizes:
     dtype: Literal["float32", "bfloat16"] = "float32"
     feature_batches: tuple[int, ...] = (1, 8)
     train_steps: tuple[tuple[int, int], ...] = ((64, 128), (256, 16))
+    depth: int = 4
     images: int = 32
     batch_size: int = 16
     epochs: int = 10
@@ -52,6 +54,7 @@ class Sizes:
             backbone=self.backbone,
             image_size=self.image_size,
             dtype=self.dtype,
+            depth=self.depth,
             batch_size=self.batch_size,
             epochs=self.epochs,
         )
@@ -66,6 +69,7 @@ class Sizes:
             token_stride=size // side,
             batch_size=batch,
             dtype=self.dtype,
+            depth=self.depth,
         )
 
     def save(self, path: Path) -> None:

@@ -8,8 +8,6 @@ from torch import nn
 if TYPE_CHECKING:  # PyTorch alone is timed and weighed without JAX beside it
     from flax import nnx
 
-LAYERS = 4  # of the encoder, and of the decoder
-
 
 class Layer(nn.Module):
     """An encoder layer, or with `cross` a decoder layer, post-norm, without dropout."""
@@ -38,13 +36,13 @@ class Layer(nn.Module):
 
 
 class TorchADTR(nn.Module):
-    def __init__(self, channels: int, tokens: int, rate: float = 0.0):
+    def __init__(self, channels: int, tokens: int, rate: float = 0.0, depth: int = 4):
         super().__init__()
         self.position = nn.Parameter(0.02 * torch.randn(tokens, 256))
         self.query = nn.Parameter(0.02 * torch.randn(tokens, 256))
         self.project_in = nn.Conv2d(channels, 256, 1)
-        self.encoder = nn.ModuleList(Layer(cross=False, rate=rate) for _ in range(LAYERS))
-        self.decoder = nn.ModuleList(Layer(cross=True, rate=rate) for _ in range(LAYERS))
+        self.encoder = nn.ModuleList(Layer(cross=False, rate=rate) for _ in range(depth))
+        self.decoder = nn.ModuleList(Layer(cross=True, rate=rate) for _ in range(depth))
         self.project_out = nn.Conv2d(256, channels, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -62,12 +62,12 @@ class TorchFeatures(nn.Module):
 class TorchPipeline(nn.Module):
     """Pixels -> score maps and image scores."""
 
-    def __init__(self, name: str, size: int, tokens: int, rate: float = 0.0):
+    def __init__(self, name: str, size: int, tokens: int, rate: float = 0.0, depth: int = 4):
         super().__init__()
         self.features = TorchFeatures(name, tokens)
         with torch.no_grad():
             channels = self.features.eval()(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)).shape[1]
-        self.model = TorchADTR(channels, tokens**2, rate)
+        self.model = TorchADTR(channels, tokens**2, rate, depth)
         self.size = size
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +84,11 @@ def pipeline(sizes: Sizes) -> TorchPipeline:
     """The pipeline that a job of this size needs, with PyTorch's initial values."""
     settings = sizes.settings
     made = TorchPipeline(
-        sizes.backbone, settings.image_size, settings.tokens_per_side, settings.dropout
+        sizes.backbone,
+        settings.image_size,
+        settings.tokens_per_side,
+        settings.dropout,
+        settings.depth,
     )
     return made.eval().to(DEVICE)
 

@@ -10,7 +10,6 @@ import torch
 from adtr_jax.detectors.detector import Detector
 from benchmarks import torch_pipeline
 from benchmarks.jax_pipeline import (
-    full_precision,
     random_features,
     training_steps,
     untrained,
@@ -26,7 +25,6 @@ STEPS = 2  # in one call, of one compiled scan; an epoch has more
 
 def measure(sizes: Sizes) -> Iterator[Row]:
     """One row for each number of tokens and images."""
-    full_precision(sizes)
     for tokens, batch in sizes.train_steps:
         torch_pipeline.forget_compiled()
         detector = untrained(sizes.step_settings(tokens, batch))
@@ -46,11 +44,11 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 def jax_way(detector: Detector, f: np.ndarray) -> Way:
     """One call trains `STEPS` steps."""
-    run, state, rows = training_steps(detector, f, STEPS)
+    run, state, batches = training_steps(detector, f, STEPS)
 
     def call() -> object:
         nonlocal state
-        state, losses = run(state, *rows)
+        state, losses = run(state, *batches)
         return jax.block_until_ready((state, losses))[1]
 
     return call
@@ -59,7 +57,11 @@ def jax_way(detector: Detector, f: np.ndarray) -> Way:
 def torch_way(f: np.ndarray, sizes: Sizes, compile_it: bool = False) -> Way:
     """The same in PyTorch."""
     tokens, width = f.shape[1] * f.shape[2], f.shape[3]
-    model = TorchADTR(width, tokens, sizes.settings.dropout).train().to(torch_pipeline.DEVICE)
+    model = (
+        TorchADTR(width, tokens, sizes.settings.dropout, sizes.depth)
+        .train()
+        .to(torch_pipeline.DEVICE)
+    )
     if compile_it:
         model.compile(dynamic=False)
     optimiser = torch_pipeline.adamw(model)

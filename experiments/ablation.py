@@ -25,13 +25,14 @@ from adtr_jax.config import (
     Settings,
 )
 from adtr_jax.errors import InputError
-from experiments.command import Results, failure, main, measure, peek
+from experiments.categories import Results, failure, measure
 from experiments.mvtec import Mvtec, source
+from experiments.options import main, peek
 
 AdtrStudy = Literal["attention", "target", "backbone", "scales"]
 GtransStudy = Literal["layers", "tfm", "coefficient", "fusion"]
 Study = Literal[AdtrStudy, GtransStudy]
-Rows = dict[str, dict[str, Any]]
+Variants = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +51,14 @@ def method_of(study: str) -> Method:
     return "gtrans" if study in get_args(GtransStudy) else "adtr"
 
 
-def rows(study: Study, settings: Settings) -> Rows:
+def variants(study: Study, settings: Settings) -> Variants:
     """The settings that each row of a study changes, by the row's name in the paper's table."""
     if isinstance(settings, AdtrSettings):
-        return _adtr_rows(settings)[study]
-    return _gtrans_rows()[study]
+        return _adtr_variants(settings)[study]
+    return _gtrans_variants()[study]
 
 
-def _adtr_rows(settings: AdtrSettings) -> dict[str, Rows]:
+def _adtr_variants(settings: AdtrSettings) -> dict[str, Variants]:
     patches = round(math.log2(settings.token_stride))  # the layer whose patches are the tokens
     return {
         "attention": {
@@ -75,7 +76,7 @@ def _adtr_rows(settings: AdtrSettings) -> dict[str, Rows]:
     }
 
 
-def _gtrans_rows() -> dict[str, Rows]:
+def _gtrans_variants() -> dict[str, Variants]:
     layers = {"1+2+3+4": (2, 3, 4, 5), "1+2+3": (2, 3, 4), "2+3+4": (3, 4, 5), "2+3": (3, 4)}
     return {
         "layers": {name: {"layers": taps, "fusion": "P4"} for name, taps in layers.items()},
@@ -90,7 +91,7 @@ def _gtrans_rows() -> dict[str, Rows]:
     }
 
 
-def run(command: Ablation) -> bool:
+def run(options: Ablation) -> bool:
     """Runs a study; a row that fails does not keep the others from running."""
     from adtr_jax.devices import hosts
     from adtr_jax.evaluation import plots, report
@@ -98,26 +99,26 @@ def run(command: Ablation) -> bool:
     from experiments.papers import adtr as adtr_paper
     from experiments.papers import gtrans as gtrans_paper
 
-    study = command.study
-    if command.method != method_of(study):
+    study = options.study
+    if options.method != method_of(study):
         raise InputError(f"--study={study} is of {method_of(study)}: leave --method out")
     with hosts.together():
-        names, read = source(command)
+        names, read = source(options)
     results: Results = {}
     by_category: dict[str, Results] = {}
-    folder, used = command.out / study, set[Path]()
-    for row, changed in rows(study, command.settings).items():
-        settings = dataclasses.replace(command.settings, **changed)
-        # Rows that differ in the evaluation alone share one training.
+    folder, used = options.out / study, set[Path]()
+    for row, changed in variants(study, options.settings).items():
+        settings = dataclasses.replace(options.settings, **changed)
+        # Variants that differ in the evaluation alone share one training.
         own = row.replace("/", "").replace(" ", "_")
         shared = changed and changed.keys() <= OF_THE_EVALUATION
         out = folder / ("trained" if shared else own)
-        retrain = command.retrain and out not in used
+        retrain = options.retrain and out not in used
         used.add(out)
-        this = dataclasses.replace(command, settings=settings, out=out, retrain=retrain)
+        this = dataclasses.replace(options, settings=settings, out=out, retrain=retrain)
         try:
             _, measured = measure(names, read, this)
-        except Exception as error:  # whatever it is, the other rows are not to blame
+        except Exception as error:  # whatever it is, the other variants are not to blame
             if hosts.lost(error):
                 raise
             results[row] = failure(error)
@@ -126,13 +127,13 @@ def run(command: Ablation) -> bool:
         by_category[row] = measured
         failed = [name for name, result in measured.items() if isinstance(result, str)]
         results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)
-    printed = (gtrans_paper if command.method == "gtrans" else adtr_paper).ABLATIONS[study]
+    printed = (gtrans_paper if options.method == "gtrans" else adtr_paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
     if not hosts.first():
         return len(done) == len(results)
     write_atomically(folder / "results.json", json.dumps(by_category, indent=2) + "\n")
-    common = report.mean(results)  # the metrics that all rows have
+    common = report.mean(results)  # the metrics that all variants have
     beside = {row.metric: row.values for row in printed if row.metric in common}
     for metric in beside or ({"image_auroc"} & common.keys()):
         values = [result[metric] for result in done.values()]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from adtr_jax.config import ADTR, Plus, Preset, Presets, Settings
-from experiments.command import Command, main, run_categories
+from adtr_jax.config import ADTR_PRESETS, Plus, Preset, Presets, Settings
+from experiments.categories import run_categories
+from experiments.options import Options, main
 
 if TYPE_CHECKING:
     from adtr_jax.data.anomalies import Choice
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
 
 # The images are 32 px on a side, and have 8 x 8 tokens; larger ones are enlarged to that size.
 # Where time is short, many small steps learn more than a few of the paper's.
-BATCHES: dict[Preset, int] = {"paper": 128, "fast": ADTR["fast"].batch_size}
+BATCHES: dict[Preset, int] = {"paper": 128, "fast": ADTR_PRESETS["fast"].batch_size}
 SETTINGS: Presets = {
     "adtr": {
-        name: dataclasses.replace(ADTR[name], image_size=32, token_stride=4, batch_size=size)
+        name: dataclasses.replace(
+            ADTR_PRESETS[name], image_size=32, token_stride=4, batch_size=size
+        )
         for name, size in BATCHES.items()
     }
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar10(Command):
+class Cifar10(Options):
     """Train ADTR on one class of CIFAR-10 and tell it from the other nine."""
 
     method: Literal["adtr"] = "adtr"
@@ -48,15 +51,15 @@ class Cifar10(Command):
     left out of the test: dog,truck."""
 
 
-def run(command: Cifar10) -> bool:
+def run(options: Cifar10) -> bool:
     """Runs the experiment."""
     from adtr_jax.data import cifar
     from experiments.papers import adtr as adtr_paper
 
-    seed = command.settings.seed
+    seed = options.settings.seed
 
     def read(name: str) -> "Category":
-        return cifar.read_category(name, command.data, seed)
+        return cifar.read_category(name, options.data, seed)
 
     def read_anomalies(word: str, category: "Category", settings: Settings, plus: Plus) -> "Choice":
         from adtr_jax.data.anomalies import Choice, Labelled
@@ -65,8 +68,8 @@ def run(command: Cifar10) -> bool:
         known = [part for part in word.split(",") if part in cifar.CLASSES]
         if known:
             classes = word.split(",")
-            samples = cifar.read_known_anomalies(classes, command.data, count, seed)
-            category = cifar.read_category(category.name, command.data, seed, leave_out=classes)
+            samples = cifar.read_known_anomalies(classes, options.data, count, seed)
+            category = cifar.read_category(category.name, options.data, seed, leave_out=classes)
             name = "+".join(classes)
         else:
             source = None if word == "cifar100" else Path(word)
@@ -74,9 +77,9 @@ def run(command: Cifar10) -> bool:
             name = source.resolve().name.partition(".")[0] if source else word
         return Choice(name, Labelled.read(samples, settings), category)
 
-    every = command.normal == "all"
-    names = cifar.CLASSES if every else [command.normal]
-    return run_categories(names, read, command, adtr_paper.CIFAR10, read_anomalies)
+    every = options.normal == "all"
+    names = cifar.CLASSES if every else [options.normal]
+    return run_categories(names, read, options, adtr_paper.CIFAR10, read_anomalies)
 
 
 def defaults(settings: Settings) -> Cifar10:

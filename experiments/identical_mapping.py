@@ -15,12 +15,12 @@ from typing import Annotated
 import tyro
 
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.config import ADTR, AdtrSettings
+from adtr_jax.config import ADTR_PRESETS, AdtrSettings
 from adtr_jax.errors import InputError
 from conversion import WEIGHTS
-from experiments.command import ensure_weights
+from experiments.categories import ensure_weights
 
-FAST = ADTR["fast"]
+FAST = ADTR_PRESETS["fast"]
 PROG = "python -m experiments.identical_mapping"
 COLUMNS = {
     "error_training": "training",
@@ -77,28 +77,28 @@ class IdenticalMapping:
         )
 
 
-def run(command: IdenticalMapping) -> None:
+def run(options: IdenticalMapping) -> None:
     """Runs the study, and writes its figure and its figures."""
-    settings = command.settings()
+    settings = options.settings()
 
     from adtr_jax import backbones
     from adtr_jax.data import folders, mvtec_ad
     from adtr_jax.devices.sharding import one_device_a_core
     from adtr_jax.evaluation import plots
-    from adtr_jax.experiment import Task
     from adtr_jax.files.atomic import write_atomically
+    from adtr_jax.run import Task
     from experiments import one_layer_study
 
     one_device_a_core()
-    if command.data is None:
-        category = mvtec_ad.read_category(command.category)
+    if options.data is None:
+        category = mvtec_ad.read_category(options.category)
     else:
-        category = folders.read_category(command.data, command.category)
+        category = folders.read_category(options.data, options.category)
     task = Task.read(category, settings)
-    ensure_weights(command.backbone, command.weights)
-    backbone = backbones.load(command.backbone, command.weights)
-    outcomes = one_layer_study.study(task, backbone, command.steps)
-    directory = command.out / category.name
+    ensure_weights(options.backbone, options.weights)
+    backbone = backbones.load(options.backbone, options.weights)
+    outcomes = one_layer_study.study(task, backbone, options.steps)
+    directory = options.out / category.name
     results = {name: outcome.values for name, outcome in outcomes.items()}
     write_atomically(directory / "identical_mapping.json", json.dumps(results, indent=2) + "\n")
     picture = directory / "identical_mapping.png"

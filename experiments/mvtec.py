@@ -16,14 +16,15 @@ import tyro
 
 from adtr_jax.config import PRESETS, Settings
 from adtr_jax.errors import unknown
-from experiments.command import Command, main, run_categories
+from experiments.categories import run_categories
+from experiments.options import Options, main
 
 if TYPE_CHECKING:
     from adtr_jax.data.samples import Category
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mvtec(Command):
+class Mvtec(Options):
     """Train on a category's normal images and find the defects in its test images."""
 
     category: str
@@ -32,7 +33,7 @@ class Mvtec(Command):
     """A folder in MVTec-AD's layout. Default: MVTec-AD, downloaded and prepared by TFDS."""
 
 
-def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
+def source(options: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
     """The categories that are asked for, and their reader.
 
     Raises:
@@ -41,27 +42,27 @@ def source(command: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
     from adtr_jax.data import folders, mvtec_ad, mvtec_ad_archive
 
     def read(name: str) -> "Category":
-        if command.data is None:
+        if options.data is None:
             return mvtec_ad.read_category(name)
-        return folders.read_category(command.data, name)
+        return folders.read_category(options.data, name)
 
-    known = folders.categories(command.data) if command.data else mvtec_ad_archive.CATEGORIES
-    if command.category != "all" and command.category not in known:
-        raise unknown("no category", command.category, [*known, "all"])
-    return (known if command.category == "all" else [command.category]), read
+    known = folders.categories(options.data) if options.data else mvtec_ad_archive.CATEGORIES
+    if options.category != "all" and options.category not in known:
+        raise unknown("no category", options.category, [*known, "all"])
+    return (known if options.category == "all" else [options.category]), read
 
 
-def run(command: Mvtec) -> bool:
+def run(options: Mvtec) -> bool:
     """Runs the experiment."""
     from adtr_jax.devices import hosts
     from experiments.papers import adtr as adtr_paper
     from experiments.papers import gtrans as gtrans_paper
 
     with hosts.together():
-        names, read = source(command)
-    wide = command.settings.backbone == "wide-resnet-50-2"
+        names, read = source(options)
+    wide = options.settings.backbone == "wide-resnet-50-2"
     gtrans = gtrans_paper.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
-    return run_categories(names, read, command, adtr_paper.MVTEC_AD | {"GTrans": gtrans})
+    return run_categories(names, read, options, adtr_paper.MVTEC_AD | {"GTrans": gtrans})
 
 
 def defaults(settings: Settings) -> Mvtec:

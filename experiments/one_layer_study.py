@@ -22,16 +22,18 @@ from jaxtyping import Array, Bool, Float
 
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
-from adtr_jax.detectors import features
+from adtr_jax.detectors import extraction
 from adtr_jax.detectors.adtr_plus import token_labels
 from adtr_jax.detectors.scoring import image_score, score_map, token_scores
-from adtr_jax.devices.rows import Share
+from adtr_jax.detectors.standardisation import Standardisation
+from adtr_jax.detectors.token_positions import token_positions
+from adtr_jax.devices.loader import Shard
 from adtr_jax.devices.sharding import compiler_options, device_mesh
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation import metrics
 from adtr_jax.evaluation.plots import LayerStudy
-from adtr_jax.experiment import Task
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
+from adtr_jax.run import Task
 
 Layer = TypeVar("Layer", LinearLayer, AttentionLayer)
 # (the network at some step, its batch) -> what to note of it, by name
@@ -67,13 +69,13 @@ class Data(NamedTuple):
                 "there are no masks; add them, or choose another category"
             )
         mesh, settings = task.mesh, task.settings
-        f = features.compute(backbone, task.images, settings, mesh)
-        statistics = features.statistics(Share(f, len(f)))
-        test = features.compute(backbone, task.test_images, settings, mesh)
+        f = extraction.compute(backbone, task.images, settings, mesh)
+        standardise = Standardisation.fit(Shard(f, len(f)))
+        test = extraction.compute(backbone, task.test_images, settings, mesh)
         anomalous = token_labels(task.masks, settings.tokens_per_side)
         return cls(
-            statistics.standardise(f).reshape(len(f), -1, f.shape[-1]),
-            statistics.standardise(test).reshape(len(test), -1, f.shape[-1]),
+            standardise(f).reshape(len(f), -1, f.shape[-1]),
+            standardise(test).reshape(len(test), -1, f.shape[-1]),
             anomalous.reshape(len(test), -1),
         )
 
@@ -91,12 +93,12 @@ def study(task: Task[AdtrSettings], backbone: Backbone, steps: int) -> dict[str,
         InputError: there are no masks.
     """
     data = Data.of(task, backbone)
-    tokens_at = features.token_pixels(backbone, task.settings)
+    positions = token_positions(backbone, task.settings)
     # Without this, float32 products run in TF32 on GPUs and in bfloat16 on TPUs.
     with jax.default_matmul_precision("highest"):
         return {
-            "linear": _linear(data, task, tokens_at, steps),
-            "attention": _attention(data, task, tokens_at, steps),
+            "linear": _linear(data, task, positions, steps),
+            "attention": _attention(data, task, positions, steps),
         }
 
 
@@ -148,7 +150,7 @@ def fit(
 
 
 def _linear(
-    data: Data, task: Task[AdtrSettings], tokens_at: tuple[float, float], steps: int
+    data: Data, task: Task[AdtrSettings], positions: tuple[float, float], steps: int
 ) -> Outcome:
     """Eq. 4."""
 
@@ -158,7 +160,7 @@ def _linear(
 
     layer = LinearLayer(data.train.shape[-1], rngs=nnx.Rngs(task.settings.seed))
     layer, curves = fit(layer, data.train, measure, task.settings, steps)
-    error, values = _errors(layer, data, task, tokens_at)
+    error, values = _errors(layer, data, task, positions)
     values["distance_to_identity"] = float(layer.distance_to_identity())
     values["bias_norm"] = float(jnp.linalg.norm(layer.b[...]))
     picture = LayerStudy(
@@ -173,7 +175,7 @@ def _linear(
 
 
 def _attention(
-    data: Data, task: Task[AdtrSettings], tokens_at: tuple[float, float], steps: int
+    data: Data, task: Task[AdtrSettings], positions: tuple[float, float], steps: int
 ) -> Outcome:
     """Eq. 5."""
 
@@ -182,7 +184,7 @@ def _attention(
 
     layer = AttentionLayer(*data.train.shape[1:], rngs=nnx.Rngs(task.settings.seed))
     layer, curves = fit(layer, data.train, measure, task.settings, steps)
-    error, values = _errors(layer, data, task, tokens_at)
+    error, values = _errors(layer, data, task, positions)
     train_map = layer.map(jnp.asarray(data.train))
     diagonals = np.asarray(_diagonals(layer.map(jnp.asarray(data.test))))
     values["diagonal_training"] = float(_diagonals(train_map).mean())
@@ -200,14 +202,14 @@ def _attention(
 
 
 def _errors(
-    layer: Layer, data: Data, task: Task[AdtrSettings], tokens_at: tuple[float, float]
+    layer: Layer, data: Data, task: Task[AdtrSettings], positions: tuple[float, float]
 ) -> tuple[Float[np.ndarray, "m K"], dict[str, float]]:
     """The error at every position of the test images, its means, and the AUROCs it reaches."""
     settings, side = task.settings, task.settings.tokens_per_side
     x = jnp.asarray(data.test)
     grid = (len(x), side, side, -1)
     tokens = token_scores(x.reshape(grid), layer(x).reshape(grid))
-    maps = score_map(tokens, settings.image_size, tokens_at)
+    maps = score_map(tokens, settings.image_size, positions)
     scores = image_score(tokens, maps, settings.image_score)
     labels = np.array([sample.label for sample in task.category.test])
     measured = metrics.evaluate(np.asarray(scores), labels, np.asarray(maps), task.masks)

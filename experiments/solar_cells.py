@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 from adtr_jax.config import PRESETS, Settings
-from experiments.command import Command, main, run_categories
+from experiments.categories import run_categories
+from experiments.options import Options, main
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolarCells(Command):
+class SolarCells(Options):
     """Train on normal solar cells and find the defective ones."""
 
     category: Literal["mono", "poly", "all"] = "mono"
     """Mono- or polycrystalline cells, or both, one model each."""
 
 
-def run(command: SolarCells) -> bool:
+def run(options: SolarCells) -> bool:
     """Runs the experiment."""
     from adtr_jax.data import solar_cells
 
-    names = solar_cells.CATEGORIES if command.category == "all" else [command.category]
-    return run_categories(names, solar_cells.read_category, command)
+    names = solar_cells.CATEGORIES if options.category == "all" else [options.category]
+    return run_categories(names, solar_cells.read_category, options)
 
 
 def defaults(settings: Settings) -> SolarCells:

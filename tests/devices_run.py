@@ -14,13 +14,12 @@ from flax import nnx
 from adtr_jax import backbones
 from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
-from adtr_jax.detectors.gtrans import Gtrans
-from adtr_jax.devices.rows import Rows, Share
+from adtr_jax.detectors.gtrans import GtransDetector
+from adtr_jax.devices.loader import Loader, Shard
 from adtr_jax.devices.sharding import device_mesh, place
-from adtr_jax.models import adtr as transformer
 from adtr_jax.models import losses
 from adtr_jax.models.adtr import ADTR
-from adtr_jax.nn.convolution import ConvNorm
+from adtr_jax.nn.convolution import ConvBatchNorm
 from adtr_jax.training import train
 from adtr_jax.training.sampling import Sampling
 
@@ -30,12 +29,11 @@ IMAGES = 20
 
 def adtr(dtype: str):
     """ADTR's loss on random features; what it starts with; the features."""
-    transformer.LAYERS = 1  # the more there are, the more there is to compile
-    graph, params = nnx.split(ADTR(12, 16, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
+    graph, params = nnx.split(ADTR(12, 16, depth=1, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
 
-    def loss(params, statistics, batch):
-        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
-        return losses.normal(batch.rows, f_hat), statistics
+    def loss(params, rest, batch):
+        f_hat = nnx.merge(graph, params)(batch.examples, batch.seeds)
+        return losses.normal(batch.examples, f_hat), rest
 
     features = np.random.default_rng(0).normal(size=(IMAGES, 4, 4, 12)).astype(dtype)
     return loss, (params, None), features
@@ -46,24 +44,24 @@ def gtrans(dtype: str):
     LAYOUTS["resnet-18"] = Layout(blocks=(1, 1, 1, 1), bottleneck=None)
     settings = GtransSettings(backbone="resnet-18", image_size=32, blocks=1, dtype=dtype)
     # Shapes alone: the loss has no use for AGN, whose features these are.
-    detector = Gtrans.create(backbones.shapes("resnet-18"), settings).initialised()
+    detector = GtransDetector.create(backbones.shapes("resnet-18"), settings).initialised()
     rng = np.random.default_rng(0)
     shapes = [(8, 64), (4, 128), (2, 256)]
     f_g = tuple(rng.gamma(1.0, 1.0, size=(IMAGES, n, n, c)).astype(dtype) for n, c in shapes)
     images = rng.integers(0, 255, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    return detector.loss, (detector.params, detector.statistics), (images, f_g)
+    return detector.loss, (detector.params, detector.rest), (images, f_g)
 
 
 def depthwise(dtype: str):
     """A layer whose gradient is written by hand."""
-    layer = ConvNorm(
+    layer = ConvBatchNorm(
         *(6, 6, 5), stride=2, padding=(1, 2), depthwise=True, epsilon=1e-3, rngs=nnx.Rngs(0)
     )
     graph, *start = nnx.split(layer, nnx.Param, nnx.BatchStat)
 
-    def loss(params, statistics, batch):
-        layer = nnx.merge(graph, params, statistics, copy=True)
-        values = jnp.square(layer(batch.rows, batch.weight) - batch.rows[:, :-1:2, :-1:2])
+    def loss(params, rest, batch):
+        layer = nnx.merge(graph, params, rest, copy=True)
+        values = jnp.square(layer(batch.examples, batch.weight) - batch.examples[:, :-1:2, :-1:2])
         return values.mean(axis=(1, 2, 3)), nnx.state(layer, nnx.BatchStat)
 
     images = np.random.default_rng(0).normal(size=(IMAGES, 9, 9, 6)).astype(dtype)
@@ -73,21 +71,21 @@ def depthwise(dtype: str):
 def curve(
     method, dtype: str, devices: int, limit: int | None = None
 ) -> tuple[list[float], list[float]]:
-    """The loss of every step; and the mean of each of the statistics after the last."""
+    """The loss of every step; and the mean of each array of `rest` after the last."""
     mesh = device_mesh(devices)
     loss, start, data = method(dtype)
-    params, statistics = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
+    params, rest = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
     optimiser = optax.adamw(1e-4, weight_decay=1e-4)
     run = train.compile_steps(loss, optimiser, 0, mesh)
-    state = train.TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
-    state, rows = place(state, mesh), Rows(Share(data, IMAGES), mesh, limit)
+    state = train.TrainState(params, rest, optimiser.init(params), jnp.int32(0))
+    state, loader = place(state, mesh), Loader(Shard(data, IMAGES), mesh, limit)
     values: list[float] = []
     for number in range(1, EPOCHS + 1):
         order, weight = Sampling(IMAGES, 0, batch_size=6, seed=0).epoch(number, devices)
-        for part in rows.parts(order, weight.astype(dtype)):
+        for part in loader.parts(order, weight.astype(dtype)):
             state, steps = run(state, *train.placed(part, mesh))
             values += np.asarray(steps, np.float64).tolist()
-    return values, [float(leaf.mean()) for leaf in jax.tree.leaves(state.statistics)]
+    return values, [float(leaf.mean()) for leaf in jax.tree.leaves(state.rest)]
 
 
 if __name__ == "__main__":

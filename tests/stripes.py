@@ -11,12 +11,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import cast
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from adtr_jax.models import adtr
 from adtr_jax.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,20 +22,12 @@ SIDE = 64
 # The shallower the layers are, the less of the backbone there is to compile.
 SMALL = ["--backbone=efficientnet-lite0", f"--image_size={SIDE}", "--preset=fast", "--epochs=6"]
 SMALL += ["--layers", "1", "2", "3"]
-LAYERS = 1  # of ADTR's encoder, and of its decoder: each takes seconds to compile
-SHALLOW = f"""
-import runpy, sys
-from adtr_jax.models import adtr
-adtr.LAYERS = {LAYERS}
-del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
+SHALLOW = [*SMALL, "--depth=1"]  # ADTR: each of its layers takes seconds to compile
 
 
-def command(module: str, *arguments: str, whole: bool = False) -> list[str]:
-    """A command as a user types it, or with an ADTR of few layers, to be run in ROOT."""
-    start = ["-m"] if whole else ["-c", SHALLOW]
-    return [sys.executable, *start, module, *arguments]
+def command(module: str, *arguments: str) -> list[str]:
+    """A command as a user types it, to be run in ROOT."""
+    return [sys.executable, "-m", module, *arguments]
 
 
 def script(name: str, *arguments: str) -> list[str]:
@@ -46,12 +36,12 @@ def script(name: str, *arguments: str) -> list[str]:
 
 
 def run(
-    *arguments: str, module: str = "experiments.mvtec", devices: int = 1, whole: bool = False
+    *arguments: str, module: str = "experiments.mvtec", devices: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own, on so many simulated devices."""
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.run(
-        command(module, *arguments, whole=whole),
+        command(module, *arguments),
         cwd=ROOT,
         env=os.environ | flags,
         capture_output=True,
@@ -66,15 +56,13 @@ def call(
     module: str = "experiments.mvtec",
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command in this process, with an ADTR of few layers: JAX is imported already.
+    """Runs a command in this process, where JAX is imported already.
 
     Unlike in a process of its own, an unexpected exception is raised, and a warning is one.
     """
     out, err = io.StringIO(), io.StringIO()
-    precision = jax.config.jax_default_matmul_precision
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(sys, "argv", [module, *arguments])
-        patch.setattr(adtr, "LAYERS", LAYERS)
         patch.setattr(train, "SAVE_SECONDS", train.SAVE_SECONDS)  # put back what the module sets
         for name, value in (environment or {}).items():
             patch.setenv(name, value)
@@ -87,8 +75,6 @@ def call(
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             status = ended.code
-        finally:
-            jax.config.update("jax_default_matmul_precision", precision)
     return subprocess.CompletedProcess(
         [module, *arguments], cast(int, status), out.getvalue(), err.getvalue()
     )

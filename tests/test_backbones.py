@@ -16,15 +16,8 @@ from safetensors.numpy import save_file
 from adtr_jax import backbones
 from adtr_jax.backbones.efficientnet import EfficientNet, same_padding
 from adtr_jax.backbones.scaling import SCALINGS
-from adtr_jax.detectors import features
 from adtr_jax.errors import InputError
-from adtr_jax.nn.convolution import (
-    ConvNorm,
-    by_hand,
-    depthwise_convolution,
-    native_convolution,
-    shifted_sum,
-)
+from adtr_jax.nn.convolution import ConvBatchNorm
 
 # Trainable parameters, classifier included, and the five taps' blocks and channels.
 SIZES = {
@@ -71,8 +64,8 @@ def test_parameters_taps_and_strides(name):
 
 def test_random_initialisation_has_variance_two_over_fan_out():
     rngs = nnx.Rngs(0)
-    dense = ConvNorm(16, 96, 3, epsilon=1e-3, rngs=rngs).kernel[...]
-    depthwise = ConvNorm(960, 960, 5, depthwise=True, epsilon=1e-3, rngs=rngs).kernel[...]
+    dense = ConvBatchNorm(16, 96, 3, epsilon=1e-3, rngs=rngs).kernel[...]
+    depthwise = ConvBatchNorm(960, 960, 5, depthwise=True, epsilon=1e-3, rngs=rngs).kernel[...]
     assert dense.shape == (3, 3, 16, 96)
     assert float(dense.std()) == pytest.approx((2 / (9 * 96)) ** 0.5, rel=0.03)
     assert depthwise.shape == (5, 5, 1, 960)
@@ -108,7 +101,7 @@ def test_a_frozen_network_takes_only_its_larger_arrays():
     graph, state = nnx.split(network)
     state = jax.tree.map(lambda leaf: leaf * rng.uniform(0.5, 1.5, leaf.shape), state)
     images = jnp.asarray(rng.normal(size=(1, 32, 32, 3)), jnp.float32)
-    rebuilt, large = features.frozen(nnx.merge(graph, state))
+    rebuilt, large = extraction.frozen(nnx.merge(graph, state))
     # Of the third tap's blocks: 5 x 5 of 240 channels, and 1 x 1 from and to 24 and 40.
     assert sorted(leaf.size for leaf in large) == [5760, 6000, 9600, 9600]
     assert len(jax.tree.leaves(state)) == 75
@@ -263,64 +256,6 @@ def test_normalise_is_imagenets_or_lites():
         np.testing.assert_allclose(values.ravel(), expected, rtol=1e-5)
         expected = [-127 / 128, 0, 1]
         np.testing.assert_allclose(lite.normalise(pixels.astype(dtype)).ravel(), expected)
-
-
-# Depthwise convolution
-
-
-@pytest.mark.parametrize(
-    "size, stride, padding, side",
-    [(3, 1, (1, 1), 8), (5, 2, (1, 2), 8), (3, 2, (0, 1), 11), (5, 1, (2, 2), 1)],
-)
-def test_shifted_sum_is_the_convolution_with_its_gradients(size, stride, padding, side):
-    x, weight = np.random.default_rng(0).standard_normal((2, 2, side, side, 6), np.float32)
-    kernel = np.random.default_rng(1).standard_normal((size, size, 1, 6), np.float32)
-
-    def value(form, x, kernel):
-        y = form(x, kernel)
-        return jnp.sum(y * weight[:, : y.shape[1], : y.shape[2]]), y
-
-    def shifted(x, kernel):
-        return shifted_sum(x, kernel, stride, padding)
-
-    def native(x, kernel):
-        return native_convolution(x, kernel, stride, padding, groups=6)
-
-    differentiate = jax.jit(jax.grad(value, argnums=(1, 2), has_aux=True), static_argnums=0)
-    for found, expected in zip(
-        jax.tree.leaves(differentiate(shifted, x, kernel)),
-        jax.tree.leaves(differentiate(native, x, kernel)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "size, stride, padding, side",
-    [(3, 1, (1, 1), 8), (7, 2, (3, 3), 16), (3, 2, (0, 1), 11), (5, 3, (2, 1), 9)],
-)
-def test_gradient_by_hand_is_the_convolutions(size, stride, padding, side):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((2, side, side, 5), np.float32))
-    kernel = jnp.asarray(rng.standard_normal((size, size, 5, 7), np.float32))
-    y = native_convolution(x, kernel, stride, padding)
-    dy = jnp.asarray(rng.standard_normal(y.shape, np.float32))
-
-    def gradients(form):
-        value, pull = jax.vjp(lambda x, kernel: form(x, kernel, stride, padding), x, kernel)
-        return value, *pull(dy)
-
-    for found, expected in zip(gradients(by_hand), gradients(native_convolution), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_depthwise_convolution_follows_the_platform_it_is_lowered_for():
-    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 8, 8, 6), (3, 3, 1, 6))]
-    traced = jax.jit(lambda x, kernel: depthwise_convolution(x, kernel, 1, (1, 1))).trace(*shapes)
-    assert "convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
-    for platform in ("cuda", "tpu"):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert "feature_group_count = 6" in text
 
 
 # Loading

@@ -37,26 +37,24 @@ TINY = dataclasses.replace(
     train_steps=((4, 2),),
     images=2,
     epochs=1,
+    depth=1,
     compiled=False,
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shallow():
-    """One layer instead of four, hardly optimised: compiling is what takes the time here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adtr_jax.models.adtr.LAYERS", 1)
-        patch.setattr("benchmarks.torch_adtr.LAYERS", 1)
-        jax.config.update("jax_disable_most_optimizations", True)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # PyTorch's threads spin, which hurts where the cores are busy
-        yield
-        torch.set_num_threads(threads)
-        jax.config.update("jax_disable_most_optimizations", False)
+def unoptimised():
+    """Compiling is what takes the time here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # PyTorch's threads spin, which hurts where the cores are busy
+    yield
+    torch.set_num_threads(threads)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, shallow):
+def folder(tmp_path_factory, unoptimised):
     """What a job of its own reads: sizes, the same weights for both, image files."""
     path = tmp_path_factory.mktemp("job")
     job.prepare(path, TINY)
@@ -71,7 +69,7 @@ def complete(rows: list[Row]) -> bool:
 def test_features_are_pytorchs(folder):
     ours, theirs = job.detector(folder), job.pipeline(folder)
     images = random_images(1, TINY.image_size)
-    found = np.asarray(jax_pipeline.extractor(ours).of_own(images)[0])
+    found = np.asarray(jax_pipeline.extractor(ours).compute_own(images)[0])
     for module in (theirs.features, torch_pipeline.channels_last(theirs.features)):
         with torch.inference_mode():
             expected = module(torch.from_numpy(images)).permute(0, 2, 3, 1).numpy()
@@ -86,8 +84,7 @@ def test_scores_of_the_files_are_pytorchs(folder):
     assert job.of_jax("first", folder) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_job_of_its_own_reports_its_result_and_its_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.torch_adtr.LAYERS", 4)  # as in the other process
+def test_a_job_of_its_own_reports_its_result_and_its_memory(tmp_path):
     TINY.save(tmp_path / job.SIZES)
     torch.save(torch_pipeline.pipeline(TINY).state_dict(), tmp_path / job.PIPELINE)
     found = job.run("torch", "train", tmp_path)

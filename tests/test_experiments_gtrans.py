@@ -19,7 +19,7 @@ def common(tmp_path_factory) -> list[str]:
 
 def test_a_study_of_the_evaluation_trains_once(common):
     flags = [*common, "--study=coefficient", "--memory=0"]  # the features go to files
-    result = run(*flags, module="experiments.ablation", whole=True)
+    result = run(*flags, module="experiments.ablation")
     assert result.returncode == 0, result.stderr
     folder = Path(common[2].partition("=")[2]) / "coefficient"
     assert {path.name for path in folder.iterdir()} == {

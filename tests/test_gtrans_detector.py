@@ -14,8 +14,8 @@ from flax import nnx
 from adtr_jax import backbones
 from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
-from adtr_jax.detectors import features, gtrans_map, scoring
-from adtr_jax.detectors.gtrans import Gtrans
+from adtr_jax.detectors import features, gtrans_map, model_file, scoring
+from adtr_jax.detectors.gtrans import GtransDetector
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh, workers
 from adtr_jax.models.gtrans import guidance_loss
@@ -36,13 +36,13 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def detector() -> Gtrans:
+def detector() -> GtransDetector:
     """An untrained one, with a random AGN that is not Trans."""
     # Random numbers of this kind are compiled in half of the time.
     with pytest.MonkeyPatch.context() as patch, jax.default_prng_impl("rbg"):
         patch.setitem(LAYOUTS, "resnet-18", SMALLEST)
         agn = nnx.jit(lambda: backbones.create("resnet-18", rngs=nnx.Rngs(1)))()
-        return Gtrans.create(agn, SETTINGS).initialised()
+        return GtransDetector.create(agn, SETTINGS).initialised()
 
 
 @nnx.jit
@@ -54,7 +54,7 @@ def call(model, pixels, f_g):
 @nnx.jit
 def layers(backbone, pixels):
     """F_G; compiled whole, which takes less time than operation by operation."""
-    return features.layers(backbone, pixels, SETTINGS)
+    return features.extract_layers(backbone, pixels, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def prepared(detector, images):
 
 def test_a_quarter_of_the_images_is_held_out(prepared, images):
     data, _ = prepared
-    assert (data.rows.total, data.held_out.total) == (6, 2)
-    (kept, f_g), (held_out, f_held) = data.rows.arrays, data.held_out.arrays
+    assert (data.examples.total, data.held_out.total) == (6, 2)
+    (kept, f_g), (held_out, f_held) = data.examples.arrays, data.held_out.arrays
     assert (len(kept), len(held_out), data.normal) == (6, 2, 6)
     both = {image.tobytes() for image in (*kept, *held_out)}
     assert both == {image.tobytes() for image in images}
@@ -84,23 +84,24 @@ def test_trans_holds_no_layers_that_it_does_not_use(detector):
 
 def test_loss_in_evaluation_is_equation_14_of_what_the_model_returns(detector, prepared):
     data, _ = prepared
-    rows = (jnp.asarray(data.rows.arrays[0]), tuple(map(jnp.asarray, data.rows.arrays[1])))
-    values, statistics = jax.jit(detector.loss)(
-        detector.params, detector.statistics, Batch(rows, None, None)
-    )
-    model = nnx.merge(detector.graph, detector.params, detector.statistics)
+    rows = (jnp.asarray(data.examples.arrays[0]), tuple(map(jnp.asarray, data.examples.arrays[1])))
+    values, rest = jax.jit(detector.loss)(detector.params, detector.rest, Batch(rows, None, None))
+    model = nnx.merge(detector.graph, detector.params, detector.rest)
     expected = guidance_loss(rows[1], call(model, *rows))
     assert np.asarray(values) == pytest.approx(np.asarray(expected), rel=1e-6)
     for before, after in zip(
-        nnx.to_flat_state(detector.statistics), nnx.to_flat_state(statistics), strict=True
+        nnx.to_flat_state(detector.rest), nnx.to_flat_state(rest), strict=True
     ):
         np.testing.assert_array_equal(before[1][...], after[1][...])
 
 
 def test_calibration_and_scores_are_equations_15_to_19(prepared, images):
     data, calibrated = prepared
-    model = nnx.merge(calibrated.graph, calibrated.params, calibrated.statistics)
-    pixels, f_g = jnp.asarray(data.rows.arrays[0]), tuple(map(jnp.asarray, data.rows.arrays[1]))
+    model = nnx.merge(calibrated.graph, calibrated.params, calibrated.rest)
+    pixels, f_g = (
+        jnp.asarray(data.examples.arrays[0]),
+        tuple(map(jnp.asarray, data.examples.arrays[1])),
+    )
     pairs = list(zip(f_g, call(model, pixels, f_g), strict=True))
     a_mse, a_cos = (
         np.stack([distance(g, m) for g, m in pairs], axis=1)
@@ -121,7 +122,7 @@ def test_centres_places_every_layer_where_the_network_saw_it(prepared, images):
     _, calibrated = prepared
     settings = dataclasses.replace(SETTINGS, placement="centres", fusion="P1", coefficient="half")
     maps, _ = dataclasses.replace(calibrated, settings=settings).score(images[:3], device_mesh())
-    model = nnx.merge(calibrated.graph, calibrated.params, calibrated.statistics)
+    model = nnx.merge(calibrated.graph, calibrated.params, calibrated.rest)
     few = jnp.asarray(images[:3])
     f_g = layers(calibrated.backbone, few)
     tokens = gtrans_map.layer_map(f_g[2], call(model, few, f_g)[2])
@@ -131,8 +132,8 @@ def test_centres_places_every_layer_where_the_network_saw_it(prepared, images):
 
 def test_a_saved_detector_scores_the_same(prepared, detector, images, tmp_path):
     _, calibrated = prepared
-    calibrated.save(tmp_path / "model.safetensors")
-    loaded = detector.load(tmp_path / "model.safetensors")
+    model_file.save(calibrated, tmp_path / "model.safetensors")
+    loaded = model_file.load_into(detector, tmp_path / "model.safetensors")
     maps, scores = calibrated.score(images[:3], device_mesh())
     again, scores_again = loaded.score(images[:3], device_mesh())
     np.testing.assert_array_equal(maps, again)
@@ -157,7 +158,7 @@ def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(
     _, data = detector.training_data(images, device_mesh(), FeatureCache(Path()))
 
     def fit(directory):
-        start = (detector.params, detector.statistics)
+        start = (detector.params, detector.rest)
         mesh = device_mesh()
         learned = train.fit(
             *(detector.loss, start, data),
@@ -176,6 +177,6 @@ def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
     moved = [
         not np.array_equal(before, after)
-        for before, after in zip(jax.tree.leaves(detector.statistics), whole[-19:], strict=True)
+        for before, after in zip(jax.tree.leaves(detector.rest), whole[-19:], strict=True)
     ]
     assert sum(moved) == 18  # all but the lambdas, which come after the training

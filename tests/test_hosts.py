@@ -17,18 +17,17 @@ from adtr_jax.devices import hosts
 from adtr_jax.errors import InputError
 
 EPOCHS = 30
-# ADTR in small, and a checkpoint after every epoch.
+# A checkpoint after every epoch.
 COMMAND = """
 import runpy
 from adtr_jax.training import train
-from adtr_jax.models import adtr
 train.SAVE_SECONDS = 0
-adtr.WIDTH, adtr.HEADS, adtr.LAYERS, adtr.HIDDEN = 32, 4, 1, 64
 runpy.run_module("experiments.mvtec", run_name="__main__", alter_sys=True)
 """
 FLAGS = [
     *("--category=stripes", "--backbone=pixels", "--image_size=64", "--layers", "4"),
     *("--preset=fast", "--dropout=0.1", "--batch_size=6", f"--epochs={EPOCHS}"),
+    *("--width=32", "--heads=4", "--depth=1", "--hidden=64"),
 ]
 
 

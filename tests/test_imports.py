@@ -12,7 +12,7 @@ FLOORS = (
     "benchmarks",
     "experiments",
     "conversion",
-    "adtr_jax.experiment",
+    "adtr_jax.run",
     "adtr_jax.evaluation",
     "adtr_jax.detectors",
     "adtr_jax.training",
@@ -96,4 +96,4 @@ def test_an_import_that_goes_up_or_round_is_found():
 
 def test_the_root_has_few_modules():
     root = {path.name for path in (ROOT / "adtr_jax").glob("*.py")}
-    assert root == {"__init__.py", "command_line.py", "config.py", "errors.py", "experiment.py"}
+    assert root == {"__init__.py", "command_line.py", "config.py", "errors.py", "run.py"}

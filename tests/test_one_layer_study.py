@@ -12,8 +12,8 @@ from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.devices.sharding import device_mesh
-from adtr_jax.experiment import Task
 from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
+from adtr_jax.run import Task
 from experiments.one_layer_study import Data, fit, study
 
 
@@ -122,7 +122,7 @@ def test_the_study_as_a_user_runs_it(tmp_path):
     write_category(tmp_path / "data/stripes", wide=8)
     flags = ["--category=stripes", f"--data={tmp_path / 'data'}", f"--out={tmp_path}"]
     flags += [f"--weights={tmp_path}", "--backbone=efficientnet-lite0", "--image_size=64"]
-    result = run(*flags, "--steps=300", module="experiments.identical_mapping", whole=True)
+    result = run(*flags, "--steps=300", module="experiments.identical_mapping")
     assert result.returncode == 0, result.stderr
     values = json.loads((tmp_path / "stripes/identical_mapping.json").read_text())
     for layer in ("linear", "attention"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adtr_jax.config import ADTR, GTRANS
+from adtr_jax.config import ADTR_PRESETS, GTRANS_PRESETS
 from adtr_jax.data.mvtec_ad_archive import CATEGORIES
 from adtr_jax.evaluation.metrics import METRICS
 from experiments import ablation
@@ -33,10 +33,10 @@ def test_printed_means_are_the_means_of_the_printed_values(row):
 def test_rows_are_named_as_the_experiment_names_them():
     for study, printed in paper.ABLATIONS.items():
         for row in printed:
-            assert row.categories == tuple(ablation.rows(study, GTRANS["paper"]))
+            assert row.categories == tuple(ablation.rows(study, GTRANS_PRESETS["paper"]))
     for study, printed in paper_adtr.ABLATIONS.items():
         for row in printed:
-            assert row.categories == tuple(ablation.rows(study, ADTR["paper"]))
+            assert row.categories == tuple(ablation.rows(study, ADTR_PRESETS["paper"]))
 
 
 @pytest.mark.parametrize("metric", ["image_auroc", "pixel_auroc"])

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import pytest
 
 from adtr_jax.config import AdtrSettings
-from adtr_jax.detectors import features
 from adtr_jax.devices.sharding import device_mesh, per_device, replicated, split, workers
 
 FLAG = "--xla_force_host_platform_device_count"
@@ -25,13 +24,13 @@ def test_a_cpu_gets_its_matrix_products_from_eigen():
 @pytest.mark.parametrize(("size", "images"), [(32, 64), (160, 2), (256, 1), (1024, 1)])
 def test_a_cpu_takes_one_image_or_a_few_at_once(size, images):
     settings = AdtrSettings(image_size=size)
-    assert features.images_at_once(settings, device_mesh(1)) == images
+    assert extraction.images_at_once(settings, device_mesh(1)) == images
 
 
 @pytest.mark.parametrize(("stride", "images"), [(16, 64), (4, 16), (1, 1)])
 def test_many_tokens_count_as_large_images(stride, images):
     settings = AdtrSettings(image_size=32, token_stride=stride)
-    assert features.images_at_once(settings, device_mesh(1)) == images
+    assert extraction.images_at_once(settings, device_mesh(1)) == images
 
 
 def test_a_cpu_is_trained_on_as_one_device_and_computes_as_all():

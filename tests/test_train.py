@@ -13,7 +13,7 @@ import pytest
 from stripes import ROOT, call, script
 
 from adtr_jax.config import AdtrSettings, GtransSettings, Plus
-from adtr_jax.devices.rows import Part, Share
+from adtr_jax.devices.loader import EpochPart, Shard
 from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
 from adtr_jax.training import train
@@ -93,13 +93,13 @@ def test_eight_devices_give_the_loss_curve_of_one(method, curves):
     BatchNorm, in GTrans, takes the statistics of the global batch. In float64 the curves agree to
     rounding over all epochs.
     """
-    one, one_statistics = curves[f"{method} float64 1"]
-    eight, eight_statistics = curves[f"{method} float64 8"]
+    one, one_rest = curves[f"{method} float64 1"]
+    eight, eight_rest = curves[f"{method} float64 8"]
     assert len(one) == 24
     assert one[-1] < one[0]
     assert eight == pytest.approx(one, rel=1e-9)
-    assert len(one_statistics) == {"adtr": 0, "gtrans": 2 * 9 + 1, "depthwise": 2}[method]
-    assert eight_statistics == pytest.approx(one_statistics, rel=1e-9)
+    assert len(one_rest) == {"adtr": 0, "gtrans": 2 * 9 + 1, "depthwise": 2}[method]
+    assert eight_rest == pytest.approx(one_rest, rel=1e-9)
 
 
 def test_eight_devices_give_the_same_losses_where_not_all_images_fit(curves):
@@ -196,9 +196,9 @@ def test_one_step_is_adamw_on_equation_1(tmp_path):
     features = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 2, 3)), jnp.float32)
     params = {"w": jnp.full((3,), 0.5)}
 
-    def loss(params, statistics, batch):
-        f = batch.rows
-        return jnp.mean(jnp.sum((f - f * params["w"]) ** 2, -1), (1, 2)), statistics + 1
+    def loss(params, rest, batch):
+        f = batch.examples
+        return jnp.mean(jnp.sum((f - f * params["w"]) ** 2, -1), (1, 2)), rest + 1
 
     def mean_loss(params):
         return loss(params, 0, train.Batch(features[:3], None, None))[0].mean()
@@ -210,11 +210,11 @@ def test_one_step_is_adamw_on_equation_1(tmp_path):
     run = train.compile_steps(loss, optimiser, 0, device_mesh())
     state = train.TrainState(params, jnp.int32(0), optimiser.init(params), jnp.int32(0))
     order, weight = np.array([[2, 0, 1, 3]], np.int32), np.array([[1, 1, 1, 0]], np.float32)
-    part = Part(features, order, weight)
+    part = EpochPart(features, order, weight)
     state, losses = run(state, *train.placed(part, device_mesh()))
     assert np.asarray(state.params["w"]) == pytest.approx(np.asarray(expected), rel=1e-6)
     assert float(losses[0]) == pytest.approx(float(mean_loss({"w": jnp.full(3, 0.5)})), rel=1e-6)
-    assert int(state.statistics) == 1
+    assert int(state.rest) == 1
     assert int(state.step) == 1
 
 
@@ -240,11 +240,11 @@ def test_held_out_loss_is_the_mean_of_every_image():
     """Five images in batches of three: the last batch is filled up, which must not count."""
     import jax.numpy as jnp
 
-    rows = Share(np.arange(5, dtype=np.float32), 5)
+    rows = Shard(np.arange(5, dtype=np.float32), 5)
 
-    def loss(params, statistics, batch):
+    def loss(params, rest, batch):
         assert batch.seeds is None and batch.weight is None
-        return params * batch.rows**2, statistics
+        return params * batch.examples**2, rest
 
     validate = train.compile_validation(loss, rows, 3, device_mesh())
     state = train.TrainState(jnp.float32(2), None, None, jnp.int32(0))

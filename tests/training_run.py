@@ -1,7 +1,7 @@
 """A small training run in a process of its own, for tests that kill it.
 
 python training_run.py DIRECTORY EPOCHS SAVE_SECONDS: trains ADTR on random features, keeps a
-running mean of them as its statistics, and writes all it has learned to DIRECTORY/params.npy.
+running mean of them as its `rest`, and writes all it has learned to DIRECTORY/params.npy.
 """
 
 import sys
@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from adtr_jax.config import AdtrSettings
-from adtr_jax.devices.rows import Share
+from adtr_jax.devices.loader import Shard
 from adtr_jax.devices.sharding import AXIS, device_mesh
 from adtr_jax.errors import InputError
 from adtr_jax.models import adtr, losses
@@ -22,19 +22,19 @@ from adtr_jax.training import train
 def main(directory: Path, epochs: int, save_seconds: float) -> None:
     train.SAVE_SECONDS = save_seconds
     settings = AdtrSettings(epochs=epochs, batch_size=6)
-    adtr.LAYERS = 2  # compiled in half of the time; with more tokens, an epoch takes as long
-    graph, params = nnx.split(adtr.ADTR(12, 64, rngs=nnx.Rngs(0)))
+    # Few layers are compiled soon; with more tokens, an epoch takes as long.
+    graph, params = nnx.split(adtr.ADTR(12, 64, depth=2, rngs=nnx.Rngs(0)))
     features = np.random.default_rng(0).normal(size=(20, 8, 8, 12)).astype(np.float32)
 
-    def loss(params, statistics, batch):
-        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
-        mean = jax.lax.pmean(batch.rows.mean(axis=(0, 1, 2)), AXIS)
-        return losses.normal(batch.rows, f_hat), 0.9 * statistics + 0.1 * mean
+    def loss(params, rest, batch):
+        f_hat = nnx.merge(graph, params)(batch.examples, batch.seeds)
+        mean = jax.lax.pmean(batch.examples.mean(axis=(0, 1, 2)), AXIS)
+        return losses.normal(batch.examples, f_hat), 0.9 * rest + 0.1 * mean
 
     learned = train.fit(
         loss,
         (params, np.zeros(12, np.float32)),
-        train.TrainingData(Share(features, len(features)), len(features)),
+        train.TrainingData(Shard(features, len(features)), len(features)),
         settings=settings,
         mesh=device_mesh(),
         directory=directory,

@@ -58,6 +58,20 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
     return nnx.merge(graph, state_file.load(directory / f"{name}.safetensors", state, remedy))
 
 
+def digest(backbone: "adtr_jax.backbones.backbone.Backbone") -> str:
+    """Returns the SHA-256 of the network's weights, in hexadecimal."""
+    import hashlib
+
+    import jax
+    import numpy as np
+    from flax import nnx
+
+    weights = hashlib.sha256()
+    for leaf in jax.tree.leaves(nnx.state(backbone)):
+        weights.update(np.asarray(leaf).tobytes())
+    return weights.hexdigest()
+
+
 def shapes(name: str) -> "adtr_jax.backbones.backbone.Backbone":
     """The network `name` with shapes in place of weights.
 

@@ -7,6 +7,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from adtr_jax.nn.layers import Dense
+
 CLASSES = 1000
 # ImageNet's mean and standard deviation, RGB on [0, 1].
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +37,7 @@ class Backbone(nnx.Module):
         Args:
             images: RGB as `normalise` returns it, of any size from 32 x 32.
             weight: in training, how much each image counts in BatchNorm's statistics (see
-                `ConvNorm`); None uses the running ones.
+                `ConvBatchNorm`); None uses the running ones.
         """
 
     @abc.abstractmethod
@@ -64,3 +66,9 @@ class Backbone(nnx.Module):
         ImageNet's mean and standard deviation on [0, 1], unless a network says otherwise.
         """
         return (jnp.asarray(pixels, jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
+
+
+def dense(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> Dense:
+    """Returns a dense layer that computes in its input's dtype; one key of `rngs` draws it."""
+    key = nnx.Rngs(params=rngs.params())
+    return Dense(inputs, outputs, kernel_init=nnx.initializers.lecun_normal(), rngs=key)

@@ -13,9 +13,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax.backbones.backbone import CLASSES, Backbone
+from adtr_jax.backbones.backbone import CLASSES, Backbone, dense
 from adtr_jax.backbones.scaling import Scaling
-from adtr_jax.nn.convolution import ConvNorm, Dense, Padding, relu6, swish
+from adtr_jax.nn.convolution import ConvBatchNorm
+from adtr_jax.nn.cpu import Padding
+from adtr_jax.nn.layers import global_mean, relu6, swish
 
 EPSILON = 1e-3  # BatchNorm's, of the reference networks
 
@@ -51,11 +53,11 @@ class MBConv(nnx.Module):
         width = shape.inputs * shape.expansion
         self.residual = shape.stride == 1 and shape.inputs == shape.outputs
         self.expand = (
-            ConvNorm(shape.inputs, width, epsilon=EPSILON, activation=activation, rngs=rngs)
+            ConvBatchNorm(shape.inputs, width, epsilon=EPSILON, activation=activation, rngs=rngs)
             if shape.expansion != 1
             else None
         )
-        self.depthwise = ConvNorm(
+        self.depthwise = ConvBatchNorm(
             width,
             width,
             shape.size,
@@ -68,9 +70,9 @@ class MBConv(nnx.Module):
         )
         # The squeezed width is a quarter of the block's input, not of the expanded one.
         squeezed = max(1, shape.inputs // 4)
-        self.squeeze = None if lite else Dense(width, squeezed, rngs=rngs)
-        self.excite = None if lite else Dense(squeezed, width, rngs=rngs)
-        self.project = ConvNorm(width, shape.outputs, epsilon=EPSILON, rngs=rngs)
+        self.squeeze = None if lite else dense(width, squeezed, rngs=rngs)
+        self.excite = None if lite else dense(squeezed, width, rngs=rngs)
+        self.project = ConvBatchNorm(width, shape.outputs, epsilon=EPSILON, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b h w c"], weight: Float[Array, "b"] | None = None
@@ -106,7 +108,7 @@ class EfficientNet(Backbone):
         self.channels = tuple(shapes[i].outputs for i in self.tapped)
         padding = same_padding(scaling.image_size, 3, 2)
         self.centres = _centres(padding, shapes, self.tapped)
-        self.stem = ConvNorm(
+        self.stem = ConvBatchNorm(
             3,
             stem,
             3,
@@ -117,10 +119,10 @@ class EfficientNet(Backbone):
             rngs=rngs,
         )
         self.blocks = nnx.List([MBConv(shape, scaling.lite, rngs=rngs) for shape in shapes])
-        self.head = ConvNorm(
+        self.head = ConvBatchNorm(
             shapes[-1].outputs, head, epsilon=EPSILON, activation=activation, rngs=rngs
         )
-        self.classifier = Dense(head, CLASSES, rngs=rngs)
+        self.classifier = dense(head, CLASSES, rngs=rngs)
 
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
@@ -153,21 +155,6 @@ class EfficientNet(Backbone):
         if self.lite:
             return (jnp.asarray(pixels, jnp.float32) - 127) / 128
         return super().normalise(pixels)
-
-
-def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """The mean over all positions.
-
-    XLA's CPU backend takes a fifth of the time for it as a product of matrices.
-    """
-
-    def product(x: Array) -> Array:
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        ones, full = jnp.ones(x.shape[:2], x.dtype), jnp.promote_types(x.dtype, jnp.float32)
-        total = jnp.einsum("bp,bpc->bc", ones, x, preferred_element_type=full)
-        return (total / x.shape[1]).astype(x.dtype)
-
-    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.mean(axis=(1, 2)))
 
 
 def same_padding(side: int, size: int, stride: int) -> Padding:

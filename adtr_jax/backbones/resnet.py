@@ -11,9 +11,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from adtr_jax.backbones.backbone import CLASSES, Backbone
+from adtr_jax.backbones.backbone import CLASSES, Backbone, dense
 from adtr_jax.backbones.scaling import Layout
-from adtr_jax.nn.convolution import ConvNorm, Dense, identity
+from adtr_jax.nn.convolution import ConvBatchNorm
 
 EPSILON = 1e-5  # BatchNorm's, of the reference networks
 STEM = 64  # channels; the groups' basic blocks have 64, 128, 256 and 512
@@ -41,20 +41,20 @@ class Block(nnx.Module):
             )
         )
         self.convolutions = nnx.List(
-            ConvNorm(
+            ConvBatchNorm(
                 before,
                 after,
                 size,
                 stride=step,
                 padding=(size // 2, size // 2),
                 epsilon=EPSILON,
-                activation=jax.nn.relu if i < len(sizes) - 1 else identity,
+                activation=jax.nn.relu if i < len(sizes) - 1 else None,
                 rngs=rngs,
             )
             for i, (before, after, size, step) in enumerate(sizes)
         )
         self.shortcut = (
-            ConvNorm(inputs, outputs, stride=stride, epsilon=EPSILON, rngs=rngs)
+            ConvBatchNorm(inputs, outputs, stride=stride, epsilon=EPSILON, rngs=rngs)
             if stride != 1 or inputs != outputs
             else None
         )
@@ -80,7 +80,7 @@ class ResNet(Backbone):
         expansion = 1 if layout.bottleneck is None else EXPANSION
         self.channels = (STEM, *(STEM * 2**i * expansion for i in range(4)))
         self.centres = (0.0,) * len(self.channels)
-        self.stem = ConvNorm(
+        self.stem = ConvBatchNorm(
             3,
             STEM,
             7,
@@ -91,7 +91,7 @@ class ResNet(Backbone):
             rngs=rngs,
         )
         self.groups = nnx.List(self._group(i, layout, rngs) for i in range(4))
-        self.classifier = Dense(self.channels[-1], CLASSES, rngs=rngs)
+        self.classifier = dense(self.channels[-1], CLASSES, rngs=rngs)
 
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None

@@ -32,7 +32,7 @@ class Anomalies(Protocol):
         """How many there are, for so many normal images."""
         ...
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What a run's parameters depend on, as JSON values."""
         ...
 
@@ -55,7 +55,7 @@ class Synthetic:
         """See `Anomalies`."""
         return self.variants * normal
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """See `Anomalies`."""
         return {"anomalies": self.kind, "variants": self.variants, "seed": self.seed}
 
@@ -65,7 +65,7 @@ class Synthetic:
             yield synthesise(self.kind, normal, self.seed * self.variants + variant)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labelled:
     """Anomalies that the user knows, with masks (Eq. 7) or without (Eqs. 8 and 9)."""
 
@@ -82,7 +82,7 @@ class Labelled:
         del normal
         return len(self.images)
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """See `Anomalies`."""
         digest = hashlib.sha256(self.images.tobytes())
         if self.masks is not None:

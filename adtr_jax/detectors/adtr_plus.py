@@ -11,18 +11,19 @@ from jaxtyping import Array, Bool, Float
 
 from adtr_jax.config import Plus
 from adtr_jax.data.anomalies import Anomalies
-from adtr_jax.detectors import features
-from adtr_jax.detectors.adtr import Adtr
+from adtr_jax.detectors import extraction
+from adtr_jax.detectors.adtr import AdtrDetector
+from adtr_jax.detectors.cache_key import cache_key
 from adtr_jax.detectors.detector import Images
 from adtr_jax.devices import hosts
 from adtr_jax.devices.feature_cache import Arrays, FeatureCache
-from adtr_jax.devices.rows import Share
+from adtr_jax.devices.loader import Shard
 from adtr_jax.models import losses
-from adtr_jax.training.train import Batch, Params, Statistics, TrainingData
+from adtr_jax.training.train import Batch, Params, Rest, TrainingData
 
 
-@dataclass(frozen=True)
-class AdtrPlus(Adtr):
+@dataclass(frozen=True, eq=False)
+class AdtrPlusDetector(AdtrDetector):
     """Goes on from where an ADTR stands.
 
     Attributes:
@@ -34,7 +35,7 @@ class AdtrPlus(Adtr):
     anomalies: Anomalies
 
     @classmethod
-    def of(cls, adtr: Adtr, plus: Plus, anomalies: Anomalies) -> "AdtrPlus":
+    def of(cls, adtr: AdtrDetector, plus: Plus, anomalies: Anomalies) -> "AdtrPlusDetector":
         """The detector that starts with what `adtr` has learned.
 
         Raises:
@@ -44,13 +45,13 @@ class AdtrPlus(Adtr):
         settings = plus.settings(adtr.settings)
         return cls(**held | {"settings": settings, "plus": plus, "anomalies": anomalies})
 
-    def initialised(self) -> "AdtrPlus":
+    def initialised(self) -> "AdtrPlusDetector":
         """Itself: it goes on with what the ADTR has learned."""
         return self
 
     def training_data(
         self, images: Images, mesh: Mesh, cache: FeatureCache
-    ) -> "tuple[AdtrPlus, TrainingData]":
+    ) -> "tuple[AdtrPlusDetector, TrainingData]":
         """Features and labels of this process's share of the normal, then anomalous images.
 
         The anomalies' features are cached too: every epoch draws others of them, and a step costs
@@ -69,17 +70,17 @@ class AdtrPlus(Adtr):
                 if first < stop:
                     mine = slice(first - start, stop - start)
                     there = slice(first - own.start, stop - own.start)
-                    features.compute(self.backbone, pixels[mine], self.settings, mesh, f[there])
+                    extraction.compute(self.backbone, pixels[mine], self.settings, mesh, f[there])
                     if start:
                         y[there] = 1 if masks is None else token_labels(masks[mine], h)
 
         def key() -> dict[str, Any]:
-            normal = features.identity(self.backbone, images, self.settings)
-            return normal | self.anomalies.identity()
+            normal = cache_key(self.backbone, images, self.settings)
+            return normal | self.anomalies.fingerprint()
 
-        rows = own.stop - own.start
-        shapes = [(rows, *self._shape), (rows, h, w) if self.anomalies.masked else (rows,)]
-        return self, TrainingData(Share(cache.arrays(key, shapes, fill), total), len(images))
+        count = own.stop - own.start
+        shapes = [(count, *self._shape), (count, h, w) if self.anomalies.masked else (count,)]
+        return self, TrainingData(Shard(cache.arrays(key, shapes, fill), total), len(images))
 
     def _in_order(
         self, images: Images
@@ -91,17 +92,15 @@ class AdtrPlus(Adtr):
             yield start, pixels, masks
             start += len(pixels)
 
-    def loss(
-        self, params: Params, statistics: Statistics, batch: Batch
-    ) -> tuple[Float[Array, "b"], Statistics]:
+    def loss(self, params: Params, rest: Rest, batch: Batch) -> tuple[Float[Array, "b"], Rest]:
         """Eq. 7 or, for labels without positions, Eqs. 8 and 9."""
-        f, y = batch.rows
-        f, y = self.standardised(statistics, f), y > 0
+        f, y = batch.examples
+        f, y = self.standardised(rest, f), y > 0
         f_hat = self.reconstruct(params, f, batch.seeds)
         plus = self.plus
         if y.ndim == 3:
-            return losses.pixel_labelled(f, f_hat, y, plus.alpha), statistics
-        return losses.image_labelled(f, f_hat, y, plus.alpha, plus.k), statistics
+            return losses.pixel_labelled(f, f_hat, y, plus.alpha), rest
+        return losses.image_labelled(f, f_hat, y, plus.alpha, plus.k), rest
 
 
 def token_labels(masks: Bool[np.ndarray, "n s s"], side: int) -> Bool[np.ndarray, "n h w"]:

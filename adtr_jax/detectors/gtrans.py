@@ -14,24 +14,25 @@ from jaxtyping import Array, Float, UInt8
 from adtr_jax import backbones
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import GtransSettings
-from adtr_jax.detectors import features, gtrans_map
+from adtr_jax.detectors import extraction, features, gtrans_map
+from adtr_jax.detectors.cache_key import cache_key
 from adtr_jax.detectors.detector import Detector, Images
 from adtr_jax.devices import hosts
-from adtr_jax.devices.batches import Batches
+from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.feature_cache import Arrays, FeatureCache
-from adtr_jax.devices.rows import Share
+from adtr_jax.devices.loader import Shard
 from adtr_jax.models.gtrans import GTrans, guidance_loss
-from adtr_jax.training.train import Batch, Params, Statistics, TrainingData
+from adtr_jax.training.train import Batch, Params, Rest, TrainingData
 
-State = tuple[Params, Statistics]
-Rows = tuple[UInt8[Any, "b s s 3"], tuple[Float[Any, "b _ _ _"], ...]]  # images, F_G
+State = tuple[Params, Rest]
+Examples = tuple[UInt8[Any, "b s s 3"], tuple[Float[Any, "b _ _ _"], ...]]  # images, F_G
 
 
-@dataclass(frozen=True)
-class Gtrans(Detector):
+@dataclass(frozen=True, eq=False)
+class GtransDetector(Detector):
     """F_G -> F_M, and the images again: Trans sees them too.
 
-    The backbone is AGN. The statistics are those of Trans's BatchNorm layers, and the lambdas of
+    The backbone is AGN. The rest are those of Trans's BatchNorm layers, and the lambdas of
     Eq. 18.
     """
 
@@ -47,68 +48,68 @@ class Gtrans(Detector):
             structure=settings.structure,
             blocks=settings.blocks,
             query_from=settings.query_from,
+            groups=settings.groups,
+            width=settings.width,
             dtype=jnp.dtype(settings.dtype),
             rngs=rngs,
         )
 
     def training_data(
         self, images: Images, mesh: Mesh, cache: FeatureCache
-    ) -> "tuple[Gtrans, TrainingData]":
+    ) -> "tuple[GtransDetector, TrainingData]":
         """This process's images, and AGN's features of them: F_G never changes."""
         order = np.random.default_rng(self.settings.seed).permutation(len(images))
         out = min(round(self.settings.held_out * len(images)), len(images) - 1)
         kept = len(images) - out
-        rows = self._rows(images[np.sort(order[:kept])], mesh, cache)
-        held_out = self._rows(images[np.sort(order[kept:])], mesh, cache) if out else None
-        return self, TrainingData(rows, kept, held_out)
+        examples = self._examples(images[np.sort(order[:kept])], mesh, cache)
+        held_out = self._examples(images[np.sort(order[kept:])], mesh, cache) if out else None
+        return self, TrainingData(examples, kept, held_out)
 
-    def _rows(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Share:
+    def _examples(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Shard:
         own = images[hosts.share(len(images))]
 
         def fill(arrays: Arrays) -> None:
-            features.compute_layers(self.backbone, own, self.settings, mesh, arrays)
+            extraction.compute_layers(self.backbone, own, self.settings, mesh, arrays)
 
-        key = functools.partial(features.identity, self.backbone, own, self.settings)
+        key = functools.partial(cache_key, self.backbone, own, self.settings)
         shapes = features.layer_shapes(self.backbone, self.settings)
         f_g = cache.arrays(key, [(len(own), *shape) for shape in shapes], fill)
-        return Share((own, tuple(f_g)), len(images))
+        return Shard((own, tuple(f_g)), len(images))
 
-    def loss(
-        self, params: Params, statistics: Statistics, batch: Batch
-    ) -> tuple[Float[Array, "b"], Statistics]:
-        """Eqs. 13 and 14, and BatchNorm's running statistics after the batch."""
-        pixels, f_g = batch.rows
-        model = nnx.merge(self.graph, params, statistics, copy=True)  # BatchNorm writes to it
+    def loss(self, params: Params, rest: Rest, batch: Batch) -> tuple[Float[Array, "b"], Rest]:
+        """Eqs. 13 and 14, and BatchNorm's running rest after the batch."""
+        pixels, f_g = batch.examples
+        model = nnx.merge(self.graph, params, rest, copy=True)  # BatchNorm writes to it
         values = guidance_loss(f_g, model(pixels, f_g, batch.weight))
         return values, nnx.state(model, nnx.BatchStat)
 
-    def calibrated(self, data: TrainingData, mesh: Mesh) -> "Gtrans":
+    def calibrated(self, data: TrainingData, mesh: Mesh) -> "GtransDetector":
         """Sets the lambdas of Eq. 18, which bring a_mse and a_cos to one scale."""
 
-        def function(state: State, rows: Rows) -> tuple[Array, Array]:
-            pixels, f_g = rows
+        def function(state: State, examples: Examples) -> tuple[Array, Array]:
+            pixels, f_g = examples
             f_m = nnx.merge(self.graph, *state)(pixels, f_g)
             layers = list(zip(f_g, f_m, strict=True))
             a_mse = [gtrans_map.squared_distance(g, m) for g, m in layers]
             a_cos = [gtrans_map.cosine_distance(g, m) for g, m in layers]
             return jnp.stack(a_mse, axis=-1), jnp.stack(a_cos, axis=-1)
 
-        state = self.params, self.statistics
-        size = features.images_at_once(self.settings, mesh)
-        batches = Batches(function, state, mesh, size=size, label="calibration")
-        own = batches.of_own(data.rows.arrays)
-        a_mse, a_cos = (hosts.gather(values, data.rows.total) for values in own)
+        state = self.params, self.rest
+        size = extraction.images_at_once(self.settings, mesh)
+        batches = BatchedFunction(function, state, mesh, size=size, label="calibration")
+        own = batches.compute_own(data.examples.arrays)
+        a_mse, a_cos = (hosts.gather(values, data.examples.total) for values in own)
         model = nnx.merge(self.graph, *state, copy=True)
         model.lambdas[...] = jnp.asarray(gtrans_map.lambdas(a_mse, a_cos))
-        return dataclasses.replace(self, statistics=nnx.state(model, nnx.BatchStat))
+        return dataclasses.replace(self, rest=nnx.state(model, nnx.BatchStat))
 
     def maps(
-        self, backbone: Backbone, params: Params, statistics: Statistics, pixels: Array
+        self, backbone: Backbone, params: Params, rest: Rest, pixels: Array
     ) -> tuple[Float[Array, "b s s"], Float[Array, "b s s"]]:
         """Eqs. 15 to 19; the positions are the map's pixels."""
         settings = self.settings
-        f_g = features.layers(backbone, pixels, settings)
-        model = nnx.merge(self.graph, params, statistics)
+        f_g = features.extract_layers(backbone, pixels, settings)
+        model = nnx.merge(self.graph, params, rest)
         placed = None
         if settings.placement == "centres":
             placed = [(2.0**i, backbone.centres[i - 1]) for i in settings.layers]

@@ -23,7 +23,7 @@ def score_map(
     Args:
         tokens: s(u).
         size: s, in pixels.
-        pixels: spacing and offset of the tokens in the image (`features.token_pixels`); None
+        pixels: spacing and offset of the tokens in the image (`token_positions`); None
             spreads them from corner to corner (align_corners=True), as the paper does.
     """
     if pixels is None:

@@ -57,7 +57,7 @@ class Scale:
         return Normalize(self.low, self.high, clip=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
     """What is shown of one category: its test images and what was found in them.
 

@@ -142,7 +142,7 @@ def save_tsne(
     _save(figure, path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerStudy:
     """What Section 3.2's figure shows of one network.
 

@@ -23,8 +23,8 @@ HEADINGS = {
 # What makes a spreadsheet read a cell as a formula; East Asian settings know the wide forms too.
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
-Row = tuple[str, Mapping[str, float] | str]
-Column = tuple[tuple[str, str], Sequence[float | None]]
+_Row = tuple[str, Mapping[str, float] | str]
+_Column = tuple[tuple[str, str], Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def table(results: Results, *papers: PaperRow, what: str = "category") -> str:
         lacks is left out.
     """
     done = [name for name, values in results.items() if not isinstance(values, str)]
-    rows: list[Row] = list(results.items())
+    rows: list[_Row] = list(results.items())
     if what == "category" and len(results) > 1 and done:
         rows.append((f"mean of {len(done)}", mean(results)))
-    columns: list[Column] = []
+    columns: list[_Column] = []
     for metric, heading in HEADINGS.items():
         values = [None if isinstance(row, str) else row.get(metric) for _, row in rows]
         columns.append((heading, values))
@@ -144,7 +144,7 @@ def _paper_note(done: Iterable[str], paper: PaperRow) -> str:
     )
 
 
-def _align(rows: Sequence[Row], columns: Sequence[Column], what: str) -> str:
+def _align(rows: Sequence[_Row], columns: Sequence[_Column], what: str) -> str:
     """Names to the left, figures to the right; a reason for failure in place of its figures."""
     names = ["", what, *(_one_line(name) for name, _ in rows)]
     width = max(len(name) for name in names)

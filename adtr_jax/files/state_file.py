@@ -4,7 +4,8 @@ The tensors of a file are the leaves of a module's state, one for one, in float3
 is its leaf's path in the module, joined with dots (`blocks.3.expand.kernel`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +46,43 @@ def load(path: Path, like: nnx.State, remedy: str) -> nnx.State:
     )
 
 
+def read_metadata(path: Path, remedy: str) -> dict[str, str]:
+    """Reads the free text in a file's header.
+
+    Raises:
+        InputError: the file is not there or cannot be read; the message ends with the remedy.
+    """
+    with _opened(path, remedy) as file:
+        return file.metadata() or {}
+
+
 def name(keys: tuple[Any, ...]) -> str:
     """A leaf's path in the module -> the name of its tensor."""
     return ".".join(map(str, keys))
 
 
-def _read(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str) -> dict[str, np.ndarray]:
-    """The tensors of the file, if they are exactly those of `shapes`."""
+@contextmanager
+def _opened(path: Path, remedy: str) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path} is not there; {remedy}")
     try:
         with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-            for unused in sorted(names - shapes.keys()):
-                raise InputError(f"{path}: the network has no tensor {unused!r}; {remedy}")
-            for missing in sorted(shapes.keys() - names):
-                raise InputError(f"{path}: tensor {missing!r} is missing; {remedy}")
-            for key, shape in shapes.items():
-                _require_fit(file.get_slice(key), key, shape, path, remedy)
-            return {key: file.get_tensor(key) for key in shapes}
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file ({error}); {remedy}") from None
+
+
+def _read(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str) -> dict[str, np.ndarray]:
+    """The tensors of the file, if they are exactly those of `shapes`."""
+    with _opened(path, remedy) as file:
+        names = set(file.keys())
+        for unused in sorted(names - shapes.keys()):
+            raise InputError(f"{path}: the network has no tensor {unused!r}; {remedy}")
+        for missing in sorted(shapes.keys() - names):
+            raise InputError(f"{path}: tensor {missing!r} is missing; {remedy}")
+        for key, shape in shapes.items():
+            _require_fit(file.get_slice(key), key, shape, path, remedy)
+        return {key: file.get_tensor(key) for key in shapes}
 
 
 def _require_fit(tensor: Any, key: str, shape: tuple[int, ...], path: Path, remedy: str) -> None:

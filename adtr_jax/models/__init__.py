@@ -5,12 +5,10 @@ Importing this package imports no JAX, so that a command line can list `NAMES` a
 
 from typing import TYPE_CHECKING, get_args
 
-from adtr_jax.config import ModelName
-from adtr_jax.errors import unknown
+from adtr_jax.config import AdtrSettings, ModelName
 
 if TYPE_CHECKING:
     import flax.nnx
-    import jax.typing
 
     import adtr_jax.models.adtr
     import adtr_jax.models.cnn
@@ -19,47 +17,38 @@ NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 
 def create(
-    name: str,
-    channels: int,
-    tokens: int,
-    *,
-    rate: float,
-    aligned: bool,
-    dtype: "jax.typing.DTypeLike",
-    rngs: "flax.nnx.Rngs",
+    settings: AdtrSettings, channels: int, *, rngs: "flax.nnx.Rngs"
 ) -> "adtr_jax.models.adtr.ADTR | adtr_jax.models.cnn.CNN":
-    """The network `name`, with fresh parameters: `(features [b h w c], seed [b] | None) -> f_hat`.
+    """Returns the network that the settings name, with fresh parameters.
 
-    `adtr` is the full transformer, the others the rows of the paper's Table 4a: `no_query`,
-    `no_attention` (see `ADTR`) and `cnn` (see `CNN`).
+    All have one signature, `(features [b h w c], seed [b] | None) -> f_hat`. `adtr` is the full
+    transformer, the others are the rows of the paper's Table 4a: `no_query`, `no_attention` (see
+    `ADTR`) and `cnn` (see `CNN`).
 
     Args:
-        name: one of `NAMES`.
+        settings: model, sizes, dropout and dtype; parameters stay float32.
         channels: c, the channels of the feature maps.
-        tokens: n = h*w, the positions of the feature maps; the CNN takes any number.
-        rate: dropout probability, in training only.
-        aligned: start with an attention that looks where it stands; of no effect on `no_attention`
-            and `cnn`, which have none, and where every position sees itself from the start.
-        dtype: of the computation; parameters stay float32.
         rngs: needs a `params` stream.
-
-    Raises:
-        InputError: `name` is not in `NAMES`; the message suggests the nearest.
     """
-    if name not in NAMES:
-        raise unknown("no model", name, NAMES)
+    import jax.numpy as jnp
+
     from adtr_jax.models.adtr import ADTR
     from adtr_jax.models.cnn import CNN
 
-    if name == "cnn":
-        return CNN(channels, rate=rate, dtype=dtype, rngs=rngs)
+    rate, dtype = settings.dropout, jnp.dtype(settings.dtype)
+    if settings.model == "cnn":
+        return CNN(channels, width=settings.width, rate=rate, dtype=dtype, rngs=rngs)
     return ADTR(
         channels,
-        tokens,
-        query=name != "no_query",
-        attention=name != "no_attention",
+        settings.tokens_per_side**2,
+        width=settings.width,
+        heads=settings.heads,
+        depth=settings.depth,
+        hidden=settings.hidden,
+        query=settings.model != "no_query",
+        attention=settings.model != "no_attention",
+        aligned=settings.aligned,
         rate=rate,
-        aligned=aligned,
         dtype=dtype,
         rngs=rngs,
     )

@@ -6,6 +6,8 @@ Letters: `b` batch, `h w` feature-map height and width, `n = h*w` tokens, `c` ba
 `d` transformer width.
 """
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -16,15 +18,13 @@ from adtr_jax.nn.attention import Attention
 from adtr_jax.nn.dropout import dropout
 from adtr_jax.nn.layers import Dense, LayerNorm
 
-WIDTH, HEADS, LAYERS, HIDDEN = 256, 8, 4, 1024  # Appendix A
-
 
 class FeedForward(nnx.Module):
     """Appendix A's table: d -> 4d, ReLU, d."""
 
-    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.hidden = Dense(WIDTH, HIDDEN, dtype, rngs)
-        self.out = Dense(HIDDEN, WIDTH, dtype, rngs)
+    def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.hidden = Dense(width, hidden, dtype=dtype, rngs=rngs)
+        self.out = Dense(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b n d"], rate: float, seed: UInt32[Array, "b"] | None, site: int
@@ -45,8 +45,8 @@ class Concatenation(nnx.Module):
     attention weights to drop.
     """
 
-    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.project = Dense(2 * WIDTH, WIDTH, dtype, rngs)
+    def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.project = Dense(2 * width, width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -62,21 +62,48 @@ class Concatenation(nnx.Module):
         return self.project(jnp.concatenate([q, v], axis=-1))
 
 
-def _attention(attends: bool, dtype: DTypeLike, rngs: nnx.Rngs) -> Attention | Concatenation:
-    if attends:
-        return Attention(WIDTH, HEADS, dtype=dtype, rngs=rngs)
-    return Concatenation(dtype=dtype, rngs=rngs)
+@dataclass(frozen=True)
+class Sizes:
+    """What the layers of a transformer have in common.
+
+    Attributes:
+        width: d, the channels of a token.
+        heads: of the attention, which divide the width; None: there is no attention.
+        hidden: channels between the two dense layers of an FFN.
+        rate: dropout probability.
+        dtype: of the computation.
+    """
+
+    width: int
+    heads: int | None
+    hidden: int
+    rate: float
+    dtype: DTypeLike
+
+    def attention(self, rngs: nnx.Rngs) -> Attention | Concatenation:
+        """Returns an attention layer, or what stands in for it."""
+        if self.heads is None:
+            return Concatenation(self.width, dtype=self.dtype, rngs=rngs)
+        return Attention(self.width, self.heads, dtype=self.dtype, rngs=rngs)
+
+    def norm(self, rngs: nnx.Rngs) -> LayerNorm:
+        """Returns a LayerNorm."""
+        return LayerNorm(self.width, dtype=self.dtype, rngs=rngs)
+
+    def ffn(self, rngs: nnx.Rngs) -> FeedForward:
+        """Returns an FFN."""
+        return FeedForward(self.width, self.hidden, dtype=self.dtype, rngs=rngs)
 
 
 class EncoderLayer(nnx.Module):
     """Self-attention and FFN, each followed by residual and LayerNorm (post-norm)."""
 
-    def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.site, self.rate = site, rate
-        self.attention = _attention(attends, dtype, rngs)
-        self.attention_norm = LayerNorm(WIDTH, dtype, rngs)
-        self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = LayerNorm(WIDTH, dtype, rngs)
+    def __init__(self, site: int, sizes: Sizes, *, rngs: nnx.Rngs):
+        self.site, self.rate = site, sizes.rate
+        self.attention = sizes.attention(rngs)
+        self.attention_norm = sizes.norm(rngs)
+        self.ffn = sizes.ffn(rngs)
+        self.ffn_norm = sizes.norm(rngs)
 
     def __call__(
         self,
@@ -93,19 +120,19 @@ class EncoderLayer(nnx.Module):
 class DecoderLayer(nnx.Module):
     """Self-attention, cross-attention to the encoder's output and FFN (post-norm)."""
 
-    def __init__(self, site: int, rate: float, attends: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.site, self.rate = site, rate
-        self.attention = _attention(attends, dtype, rngs)
-        self.attention_norm = LayerNorm(WIDTH, dtype, rngs)
-        self.cross_attention = _attention(attends, dtype, rngs)
-        self.cross_attention_norm = LayerNorm(WIDTH, dtype, rngs)
-        self.ffn = FeedForward(dtype=dtype, rngs=rngs)
-        self.ffn_norm = LayerNorm(WIDTH, dtype, rngs)
+    def __init__(self, site: int, sizes: Sizes, *, rngs: nnx.Rngs):
+        self.site, self.rate = site, sizes.rate
+        self.attention = sizes.attention(rngs)
+        self.attention_norm = sizes.norm(rngs)
+        self.cross_attention = sizes.attention(rngs)
+        self.cross_attention_norm = sizes.norm(rngs)
+        self.ffn = sizes.ffn(rngs)
+        self.ffn_norm = sizes.norm(rngs)
 
     def __call__(
         self,
         x: Float[Array, "b n d"],
-        memory: Float[Array, "m n d"],
+        encoded: Float[Array, "m n d"],
         position: Float[Array, "n d"],
         seed: UInt32[Array, "m"] | None,
     ) -> Float[Array, "m n d"]:
@@ -114,9 +141,9 @@ class DecoderLayer(nnx.Module):
         x = self.attention_norm(x)
         # Without dropout the first layer's self-attention sees the query embedding alone, the same
         # for every image: it is computed once (b = 1) and shared from here on.
-        x = jnp.broadcast_to(x, memory.shape)
+        x = jnp.broadcast_to(x, encoded.shape)
         attended = self.cross_attention(
-            x + position, memory + position, memory, rate=self.rate, seed=seed, site=self.site + 1
+            x + position, encoded + position, encoded, rate=self.rate, seed=seed, site=self.site + 1
         )
         x = self.cross_attention_norm(x + attended)
         return self.ffn_norm(x + self.ffn(x, self.rate, seed, self.site + 2))
@@ -130,6 +157,10 @@ class ADTR(nnx.Module):
     Args:
         channels: c, the channels of the feature maps.
         tokens: n = h*w, the positions of the feature maps; the embeddings have one row each.
+        width: d, the channels of a token.
+        heads: of the attention; they divide the width.
+        depth: layers of the encoder, and of the decoder.
+        hidden: channels between the two dense layers of an FFN.
         query: whether the decoder's input is the learned query embedding. Without it (Table 4a's
             "w/o Query") it is the encoder's output, the same that the cross-attention looks at.
         attention: whether there is any. Without it (Table 4a's "w/o Attn") each attention layer is
@@ -146,6 +177,10 @@ class ADTR(nnx.Module):
         channels: int,
         tokens: int,
         *,
+        width: int = 256,
+        heads: int = 8,
+        depth: int = 4,
+        hidden: int = 1024,
         query: bool = True,
         attention: bool = True,
         rate: float = 0.1,
@@ -156,18 +191,16 @@ class ADTR(nnx.Module):
         self.rate, self.dtype = rate, dtype
 
         def embedding() -> nnx.Param:
-            return nnx.Param(initial.normal(rngs.params(), (tokens, WIDTH), 0.02))
+            return nnx.Param(initial.normal(rngs.params(), (tokens, width), 0.02))
 
         self.position, self.query = embedding(), embedding() if query else None
-        self.project_in = Dense(channels, WIDTH, dtype, rngs)
-        self.encoder = nnx.List(
-            EncoderLayer(2 * i, rate, attention, dtype=dtype, rngs=rngs) for i in range(LAYERS)
-        )
+        self.project_in = Dense(channels, width, dtype=dtype, rngs=rngs)
+        sizes = Sizes(width, heads if attention else None, hidden, rate, dtype)
+        self.encoder = nnx.List(EncoderLayer(2 * i, sizes, rngs=rngs) for i in range(depth))
         self.decoder = nnx.List(
-            DecoderLayer(2 * LAYERS + 3 * i, rate, attention, dtype=dtype, rngs=rngs)
-            for i in range(LAYERS)
+            DecoderLayer(2 * depth + 3 * i, sizes, rngs=rngs) for i in range(depth)
         )
-        self.project_out = Dense(WIDTH, channels, dtype, rngs)
+        self.project_out = Dense(width, channels, dtype=dtype, rngs=rngs)
         if aligned and attention:
             self._align()
 
@@ -198,13 +231,13 @@ class ADTR(nnx.Module):
             seed = None
         b, h, w, c = features.shape
         position = self.position[...].astype(self.dtype)
-        memory = self.project_in(features.reshape(b, h * w, c))
+        encoded = self.project_in(features.reshape(b, h * w, c))
         for encode in self.encoder:
-            memory = encode(memory, position, seed)
-        x = memory if self.query is None else self.query[...].astype(self.dtype)[None]
+            encoded = encode(encoded, position, seed)
+        x = encoded if self.query is None else self.query[...].astype(self.dtype)[None]
         if seed is not None:
-            x = jnp.broadcast_to(x, memory.shape)
+            x = jnp.broadcast_to(x, encoded.shape)
         for decode in self.decoder:
-            x = decode(x, memory, position, seed)
+            x = decode(x, encoded, position, seed)
         f_hat = self.project_out(x).reshape(b, h, w, c)
         return f_hat.astype(jnp.promote_types(self.dtype, jnp.float32))

@@ -15,34 +15,31 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.models.adtr import WIDTH
 from adtr_jax.nn.convolution import convolution
 from adtr_jax.nn.dropout import dropout
 from adtr_jax.nn.layers import Dense, LayerNorm
 
-BLOCKS = 6
 
-
-class ConvNorm(nnx.Module):
+class ConvLayerNorm(nnx.Module):
     """3x3 convolution d -> d, zero-padded and without bias, then LayerNorm over the channels."""
 
-    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dtype = dtype
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, WIDTH, WIDTH)))
-        self.norm = LayerNorm(WIDTH, dtype, rngs)
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, width, width)))
+        self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
         kernel = self.kernel[...].astype(self.dtype)
-        return self.norm(convolution(x.astype(self.dtype), kernel, 1, (1, 1)))
+        return self.norm(convolution(x.astype(self.dtype), kernel, stride=1, padding=(1, 1)))
 
 
 class Block(nnx.Module):
     """ResNet's basic block: two convolutions, residual, ReLU; dropout between them in training."""
 
-    def __init__(self, site: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, site: int, width: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.site, self.rate = site, rate
-        self.first = ConvNorm(dtype=dtype, rngs=rngs)
-        self.second = ConvNorm(dtype=dtype, rngs=rngs)
+        self.first = ConvLayerNorm(width, dtype=dtype, rngs=rngs)
+        self.second = ConvLayerNorm(width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b h w d"], seed: UInt32[Array, "b"] | None
@@ -58,19 +55,28 @@ class CNN(nnx.Module):
 
     Args:
         channels: c, the channels of the feature maps, of any height and width.
+        width: d, the channels of the blocks.
+        blocks: how many there are.
         rate: dropout probability within the blocks, in training only.
         dtype: of the computation; parameters and LayerNorm statistics stay float32.
         rngs: needs a `params` stream.
     """
 
     def __init__(
-        self, channels: int, *, rate: float = 0.1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+        self,
+        channels: int,
+        *,
+        width: int = 256,
+        blocks: int = 6,
+        rate: float = 0.1,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.rate, self.dtype = rate, dtype
-        self.project_in = Dense(channels, WIDTH, dtype, rngs)
-        self.stem = ConvNorm(dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List(Block(i, rate, dtype=dtype, rngs=rngs) for i in range(BLOCKS))
-        self.project_out = Dense(WIDTH, channels, dtype, rngs)
+        self.project_in = Dense(channels, width, dtype=dtype, rngs=rngs)
+        self.stem = ConvLayerNorm(width, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(Block(i, width, rate, dtype=dtype, rngs=rngs) for i in range(blocks))
+        self.project_out = Dense(width, channels, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, features: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None

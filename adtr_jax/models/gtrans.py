@@ -28,8 +28,6 @@ from adtr_jax.models import losses
 from adtr_jax.nn import initial
 from adtr_jax.nn.layers import Dense, LayerNorm
 
-GROUPS, WIDTH = 8, 256  # g and d, Section 4.3.2
-
 
 def guidance_loss(
     f_g: Sequence[Float[Array, "b _ _ _"]], f_m: Sequence[Float[Array, "b _ _ _"]]
@@ -53,9 +51,9 @@ class Tokenizer(nnx.Module):
     the positions.
     """
 
-    def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.group = _matrix(channels, GROUPS, dtype, rngs)  # L_g
-        self.value = Dense(channels, WIDTH, dtype, rngs)  # L_d
+    def __init__(self, channels: int, groups: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.group = _matrix(channels, groups, dtype, rngs)  # L_g
+        self.value = Dense(channels, width, dtype=dtype, rngs=rngs)  # L_d
 
     def __call__(self, f: Float[Array, "b h w c"]) -> Float[Array, "b g d"]:
         """The tokens of a feature map."""
@@ -76,20 +74,18 @@ class TFMBlock(nnx.Module):
     and Y is E_out.
     """
 
-    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.query = _matrix(WIDTH, WIDTH, dtype, rngs)
-        self.key = _matrix(WIDTH, WIDTH, dtype, rngs)
-        self.value = _matrix(WIDTH, WIDTH, dtype, rngs)
-        self.attention_norm = LayerNorm(WIDTH, dtype, rngs)
-        self.hidden = Dense(WIDTH, WIDTH, dtype, rngs)  # L_2
-        self.out = Dense(WIDTH, WIDTH, dtype, rngs)  # L_1
-        self.out_norm = LayerNorm(WIDTH, dtype, rngs)
+    def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.query = _matrix(width, width, dtype, rngs)
+        self.key = _matrix(width, width, dtype, rngs)
+        self.value = _matrix(width, width, dtype, rngs)
+        self.attention_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.hidden = Dense(width, width, dtype=dtype, rngs=rngs)  # L_2
+        self.out = Dense(width, width, dtype=dtype, rngs=rngs)  # L_1
+        self.out_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b t d"], memory: Float[Array, "b t d"]
-    ) -> Float[Array, "b t d"]:
-        """Lets the tokens X attend to the tokens Y, the `memory`."""
-        attended = _attend(self.query(x), self.key(memory), self.value(memory))
+    def __call__(self, x: Float[Array, "b t d"], y: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Lets the tokens X attend to the tokens Y."""
+        attended = _attend(self.query(x), self.key(y), self.value(y))
         x = x + self.attention_norm(attended)
         return self.out_norm(x + self.out(nnx.relu(self.hidden(x))))
 
@@ -101,10 +97,10 @@ class TFM(nnx.Module):
     paper starts from.
     """
 
-    def __init__(self, blocks: int, decode: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.encoder = nnx.List(TFMBlock(dtype=dtype, rngs=rngs) for _ in range(blocks))
+    def __init__(self, width: int, blocks: int, decode: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.encoder = nnx.List(TFMBlock(width, dtype=dtype, rngs=rngs) for _ in range(blocks))
         self.decoder = nnx.List(
-            TFMBlock(dtype=dtype, rngs=rngs) for _ in range(blocks if decode else 0)
+            TFMBlock(width, dtype=dtype, rngs=rngs) for _ in range(blocks if decode else 0)
         )
 
     def __call__(
@@ -132,10 +128,10 @@ class Mapper(nnx.Module):
     [n c] is a point-wise convolution of a feature map, T_k and T_v [g c] linear maps of the tokens.
     """
 
-    def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.query = Dense(channels, channels, dtype, rngs)
-        self.key = _matrix(WIDTH, channels, dtype, rngs)
-        self.value = Dense(WIDTH, channels, dtype, rngs)
+    def __init__(self, channels: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.query = Dense(channels, channels, dtype=dtype, rngs=rngs)
+        self.key = _matrix(width, channels, dtype, rngs)
+        self.value = Dense(width, channels, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -173,6 +169,8 @@ class GTransHead(nnx.Module):
         blocks: S, the encoder blocks, and as many decoder blocks; 2 in the paper.
         query_from: whose feature map X_q of Eq. 12 is taken from: `agn`'s, as printed, or
             `trans`'s, so that AGN's map does not steer what is to be compared with it.
+        groups: g, the tokens of a layer (Section 4.3.2).
+        width: d, the channels of a token (Section 4.3.2).
         dtype: of the computation; parameters, softmaxes and LayerNorm statistics stay float32.
         rngs: needs a `params` stream.
     """
@@ -184,21 +182,24 @@ class GTransHead(nnx.Module):
         structure: Structure = "decoder",
         blocks: int = 2,
         query_from: QueryFrom = "agn",
+        groups: int = 8,
+        width: int = 256,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         def tokenizers(wanted: bool) -> nnx.List:
             return nnx.List(
-                Tokenizer(c, dtype=dtype, rngs=rngs) for c in (channels if wanted else ())
+                Tokenizer(c, groups, width, dtype=dtype, rngs=rngs)
+                for c in (channels if wanted else ())
             )
 
         decode, mapped = structure == "decoder", structure != "none"
         self.query_from = query_from
         self.trans_tokenizers = tokenizers(mapped)
         self.agn_tokenizers = tokenizers(decode)
-        self.tfm = TFM(blocks, decode, dtype=dtype, rngs=rngs) if mapped else None
+        self.tfm = TFM(width, blocks, decode, dtype=dtype, rngs=rngs) if mapped else None
         self.mappers = nnx.List(
-            Mapper(c, dtype=dtype, rngs=rngs) for c in (channels if mapped else ())
+            Mapper(c, width, dtype=dtype, rngs=rngs) for c in (channels if mapped else ())
         )
 
     def __call__(
@@ -227,7 +228,7 @@ class GTrans(nnx.Module):
         trans: a network of AGN's kind with random weights; the layers behind the last critical one
             are removed.
         layers: the critical layers, numbered from 1 as the backbone's taps are.
-        structure, blocks, query_from, dtype, rngs: as in `GTransHead`.
+        structure, blocks, query_from, groups, width, dtype, rngs: as in `GTransHead`.
     """
 
     def __init__(
@@ -238,6 +239,8 @@ class GTrans(nnx.Module):
         structure: Structure,
         blocks: int,
         query_from: QueryFrom,
+        groups: int = 8,
+        width: int = 256,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -248,6 +251,8 @@ class GTrans(nnx.Module):
             structure=structure,
             blocks=blocks,
             query_from=query_from,
+            groups=groups,
+            width=width,
             dtype=dtype,
             rngs=rngs,
         )
@@ -256,7 +261,7 @@ class GTrans(nnx.Module):
 
     def __call__(
         self,
-        pixels: UInt8[Array, "b s s 3"],
+        pixels: UInt8[Array, "b s s 3"] | Float[Array, "b s s 3"],
         f_g: Sequence[Float[Array, "b _ _ _"]],
         weight: Float[Array, "b"] | None = None,
     ) -> list[Float[Array, "b _ _ _"]]:
@@ -265,7 +270,7 @@ class GTrans(nnx.Module):
         Args:
             pixels: RGB in 0..255.
             f_g: F_G, AGN's features of the same images.
-            weight: in training, which images count in BatchNorm's statistics, as in `ConvNorm`.
+            weight: in training, which images count in BatchNorm's statistics (`ConvBatchNorm`).
         """
         taps = self.trans.taps(self.trans.normalise(pixels).astype(self.dtype), weight)
         full = jnp.promote_types(self.dtype, jnp.float32)

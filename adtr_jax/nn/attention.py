@@ -6,8 +6,32 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
+from adtr_jax.nn import cpu
 from adtr_jax.nn.dropout import dropout
-from adtr_jax.nn.layers import Dense, largest, total
+from adtr_jax.nn.layers import Dense
+
+
+@cpu.on_cpu(cpu.attend)
+def attend(
+    q: Float[Array, "b heads n e"],
+    k: Float[Array, "b heads m e"],
+    v: Float[Array, "b heads m e"],
+    seed: UInt32[Array, "b"] | None,
+    *,
+    rate: float,
+    site: int,
+) -> Float[Array, "b heads n e"]:
+    """`softmax(q k^T / sqrt(e)) v`, the softmax in float32 or wider.
+
+    Drops attention weights with probability `rate` where there are seeds.
+    """
+    full = jnp.promote_types(q.dtype, jnp.float32)
+    scaled = q * (q.shape[-1] ** -0.5)
+    scores = jnp.einsum("bhqe,bhke->bhqk", scaled, k, preferred_element_type=full)
+    weights = jax.nn.softmax(scores, axis=-1)
+    if seed is not None:
+        weights = dropout(weights, rate, seed, site)
+    return jnp.einsum("bhqk,bhke->bhqe", weights.astype(v.dtype), v)
 
 
 class Attention(nnx.Module):
@@ -15,10 +39,10 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.heads = heads
-        self.query = Dense(width, width, dtype, rngs)
-        self.key = Dense(width, width, dtype, rngs)
-        self.value = Dense(width, width, dtype, rngs)
-        self.out = Dense(width, width, dtype, rngs)
+        self.query = Dense(width, width, dtype=dtype, rngs=rngs)
+        self.key = Dense(width, width, dtype=dtype, rngs=rngs)
+        self.value = Dense(width, width, dtype=dtype, rngs=rngs)
+        self.out = Dense(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -31,24 +55,10 @@ class Attention(nnx.Module):
         site: int = 0,
     ) -> Float[Array, "b n d"]:
         """Attends; drops attention weights with probability `rate` where seeds are given."""
-        b, n, d = q.shape
 
         def split(x: Array) -> Array:
-            # [b*heads, n, d/heads] operands: plain batched matrix products, fast on every backend.
-            x = x.reshape(b, x.shape[1], self.heads, d // self.heads)
-            return x.transpose(0, 2, 1, 3).reshape(b * self.heads, -1, d // self.heads)
+            return x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
 
         q, k, v = split(self.query(q)), split(self.key(k)), split(self.value(v))
-        full = jnp.promote_types(q.dtype, jnp.float32)  # the softmax is never in bfloat16
-        scores = jnp.einsum(
-            "bqd,bkd->bqk", q * (q.shape[-1] ** -0.5), k, preferred_element_type=full
-        )
-        # Softmax, divided by its sum only after the product with V: n x d divisions, not n x m.
-        weights = jnp.exp(scores - largest(jax.lax.stop_gradient(scores)))
-        sums = total(weights.reshape(-1, weights.shape[-1]), 1).reshape(*weights.shape[:-1], 1)
-        if seed is not None:
-            shape = weights.shape
-            weights = dropout(weights.reshape(b, -1), rate, seed, site).reshape(shape)
-        out = jnp.einsum("bqk,bkd->bqd", weights.astype(v.dtype), v) / sums.astype(v.dtype)
-        out = out.reshape(b, self.heads, n, d // self.heads).transpose(0, 2, 1, 3)
-        return self.out(out.reshape(b, n, d))
+        out = attend(q, k, v, seed, rate=rate, site=site).transpose(0, 2, 1, 3)
+        return self.out(out.reshape(*out.shape[:2], -1))

@@ -1,10 +1,6 @@
-"""Dense layer and LayerNorm on the channels of tokens.
+"""Dense layer and LayerNorm on the channels of tokens, and what the backbones' layers share."""
 
-All tokens are the rows of one matrix, so that a kernel's gradient is one product of matrices: for
-sums over two axes XLA's CPU backend transposes both operands first.
-"""
-
-import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,100 +9,95 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from adtr_jax.devices.sharding import varying_as
-from adtr_jax.nn import initial
+from adtr_jax.nn import cpu, initial
 
 EPSILON = 1e-5  # LayerNorm's; PyTorch's default
 
 
-class Dense(nnx.Module):
-    """A dense layer on the channel axis: Xavier-uniform kernel in float32, zero bias."""
+@cpu.on_cpu(cpu.product)
+def product(
+    x: Float[Array, "... cin"], kernel: Float[Array, "cin cout"]
+) -> Float[Array, "... cout"]:
+    """X W."""
+    return x @ kernel
 
-    def __init__(self, inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs):
+
+@cpu.on_cpu(cpu.dense)
+def dense(
+    x: Float[Array, "... cin"], kernel: Float[Array, "cin cout"], bias: Float[Array, "cout"]
+) -> Float[Array, "... cout"]:
+    """X W + b."""
+    return x @ kernel + bias
+
+
+@cpu.on_cpu(cpu.layer_norm)
+def layer_norm(
+    x: Float[Array, "... c"], scale: Float[Array, "c"], bias: Float[Array, "c"], *, epsilon: float
+) -> Float[Array, "... c"]:
+    """Brings every token to mean 0 and variance 1, scales and shifts it."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * lax.rsqrt(variance + epsilon) * scale + bias
+
+
+@cpu.on_cpu(cpu.global_mean)
+def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """The mean over all positions."""
+    return x.mean(axis=(1, 2))
+
+
+@cpu.on_cpu(cpu.swish)
+def swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """X * sigmoid(x)."""
+    return jax.nn.swish(x)
+
+
+def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """min(max(x, 0), 6)."""
+    return jnp.clip(x, 0, 6)
+
+
+class Dense(nnx.Module):
+    """A dense layer on the channel axis.
+
+    Args:
+        inputs, outputs: channels.
+        dtype: of the computation; None: that of the input. Parameters are float32.
+        kernel_init: (key, shape) -> kernel [inputs, outputs]; the bias starts at 0.
+        rngs: needs a `params` stream.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        dtype: DTypeLike | None = None,
+        kernel_init: Callable[..., Array] = initial.xavier_uniform,
+        rngs: nnx.Rngs,
+    ):
         self.dtype = dtype
-        zeros = nnx.initializers.zeros_init()
-        self.kernel = nnx.Param(initial.xavier_uniform(rngs.params(), (inputs, outputs)))
-        self.bias = nnx.Param(zeros(rngs.params(), (outputs,), jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
+        rngs.params()  # the key of the bias, which needs none: seeds keep their parameters
+        self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Float[Array, "... cin"]) -> Float[Array, "... cout"]:
         """Applies the layer to every token."""
-        rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        rows = rows @ self.kernel[...].astype(self.dtype)
-        rows = rows + _to_all(self.bias[...].astype(self.dtype), rows)
-        return rows.reshape(*x.shape[:-1], rows.shape[-1])
+        x = x.astype(self.dtype or x.dtype)
+        return dense(x, self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype))
 
 
 class LayerNorm(nnx.Module):
     """LayerNorm over the channels of a token (Ba et al. 2016), computed in float32 or wider."""
 
-    def __init__(self, channels: int, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dtype = dtype
-        ones, zeros = nnx.initializers.ones_init(), nnx.initializers.zeros_init()
-        self.scale = nnx.Param(ones(rngs.params(), (channels,), jnp.float32))
-        self.bias = nnx.Param(zeros(rngs.params(), (channels,), jnp.float32))
+        rngs.params(), rngs.params()  # seeds keep their parameters
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        """Brings every token to mean 0 and variance 1, scales and shifts it."""
-        rows = x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(self.dtype, jnp.float32))
-        channels = rows.shape[1]
-        rows = rows - repeat(total(rows, 1) / channels, 1, channels)
-        inverse = lax.rsqrt(total(jnp.square(rows), 1) / channels + EPSILON)
-        rows = rows * repeat(inverse, 1, channels)
-        rows = rows * _to_all(self.scale[...], rows) + _to_all(self.bias[...], rows)
-        return rows.reshape(x.shape).astype(self.dtype)
-
-
-def _to_all(values: Float[Array, "c"], rows: Float[Array, "t c"]) -> Float[Array, "t c"]:
-    """The same values, one a channel, for every row."""
-    # The gradient is one device's: the values count as its own until it is summed over all.
-    return repeat(varying_as(values, rows)[None], 0, len(rows))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def total(x: Float[Array, "t c"], axis: int) -> Float[Array, "_ _"]:
-    """The sum along an axis, which is kept with length 1; a gradient of it is a `repeat`."""
-    return _total(x, axis)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def repeat(x: Float[Array, "_ _"], axis: int, times: int) -> Float[Array, "_ _"]:
-    """An axis of length 1 made longer by repetition; a gradient of it is a `total`."""
-    return jnp.broadcast_to(x, (times, x.shape[1]) if axis == 0 else (x.shape[0], times))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _total(x: Array, axis: int) -> Array:
-    """As a product with ones on the CPU, whose XLA takes five times as long for a sum."""
-
-    def product(x: Array) -> Array:
-        ones, full = jnp.ones(x.shape[axis], x.dtype), jnp.promote_types(x.dtype, jnp.float32)
-        factors = (ones[None], x) if axis == 0 else (x, ones[:, None])
-        return jnp.matmul(*factors, preferred_element_type=full).astype(x.dtype)
-
-    return lax.platform_dependent(
-        x, cpu=product, default=functools.partial(jnp.sum, axis=axis, keepdims=True)
-    )
-
-
-total.defvjp(
-    lambda x, axis: (total(x, axis), x.shape[axis]),
-    lambda axis, times, dy: (repeat(dy, axis, times),),
-)
-repeat.defvjp(
-    lambda x, axis, times: (repeat(x, axis, times), None),
-    lambda axis, times, _, dy: (total(dy, axis),),
-)
-
-
-def largest(x: Float[Array, "... c"]) -> Float[Array, "... 1"]:
-    """The maximum along the last axis."""
-
-    def by_halves(x: Array) -> Array:
-        # Whole vectors are compared, where XLA's CPU backend compares number by number.
-        while x.shape[-1] > 16 and x.shape[-1] % 2 == 0:
-            x = jnp.maximum(*jnp.split(x, 2, axis=-1))
-        return jnp.max(x, axis=-1, keepdims=True)
-
-    return lax.platform_dependent(
-        x, cpu=by_halves, default=functools.partial(jnp.max, axis=-1, keepdims=True)
-    )
+        """Normalises every token."""
+        wide = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+        normed = layer_norm(wide, self.scale[...], self.bias[...], epsilon=EPSILON)
+        return normed.astype(self.dtype)

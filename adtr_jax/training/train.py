@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int32, UInt32
 
 from adtr_jax.config import Settings
 from adtr_jax.devices import hosts
-from adtr_jax.devices.rows import Part, Rows, Share, draw
+from adtr_jax.devices.loader import EpochPart, Loader, Shard, take_batch
 from adtr_jax.devices.sharding import AXIS, per_device, place, replicated, split
 from adtr_jax.errors import Stopped
 from adtr_jax.nn.dropout import seeds
@@ -25,48 +25,55 @@ from adtr_jax.training.sampling import Sampling
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
 Params = Any
-Statistics = Any  # what a model learns from its data without gradients, such as BatchNorm's
-Data = Any  # arrays with one row an image: features, and labels where anomalies are known
+Rest = Any  # what else a model learns: BatchNorm's running statistics, a standardisation
+Data = Any  # arrays with one example an image: features, and labels where anomalies are known
 
 
 class TrainingData(NamedTuple):
     """What is trained on, computed once.
 
     Attributes:
-        rows: the images, the normal ones first.
+        examples: the images, the normal ones first.
         normal: how many are normal; where others follow them, each batch is half of these.
         held_out: normal images that are not trained on; their loss is logged.
     """
 
-    rows: Share
+    examples: Shard
     normal: int
-    held_out: Share | None = None
+    held_out: Shard | None = None
 
 
 class Batch(NamedTuple):
     """One device's part of a batch.
 
     Attributes:
-        rows: of the data.
+        examples: of the data.
         seeds: of the dropout, one an image; None: there is none, for nothing is trained.
         weight: 1, or 0 for an image that only fills the batch up; None: nothing is trained, and
             BatchNorm uses its running statistics.
     """
 
-    rows: Data
+    examples: Data
     seeds: UInt32[Array, "b"] | None
     weight: Float[Array, "b"] | None
 
 
-# -> one loss an image, and the statistics after this batch, the same on all devices.
-Loss = Callable[[Params, Statistics, Batch], tuple[Float[Array, "b"], Statistics]]
+# -> one loss an image, and the new `rest`, the same on all devices.
+Loss = Callable[[Params, Rest, Batch], tuple[Float[Array, "b"], Rest]]
 
 
 class TrainState(NamedTuple):
-    """All that training changes."""
+    """All that training changes.
+
+    Attributes:
+        params: what is trained by gradients.
+        rest: all else that the model learns.
+        opt_state: the optimiser's.
+        step: steps done.
+    """
 
     params: Params
-    statistics: Statistics
+    rest: Rest
     opt_state: optax.OptState
     step: Int32[Array, ""]
 
@@ -99,7 +106,7 @@ def compile_steps(
 ) -> Callable[..., tuple[TrainState, Float[Array, "steps"]]]:
     """The steps of an epoch, or of a part of it, as one compiled program over all devices.
 
-    The program takes the state and what `placed` makes of the steps' rows, and returns the new
+    The program takes the state and what `placed` makes of the steps' examples, and returns the new
     state (the old one is donated) and the loss of every step. The result does not depend on the
     number of devices, dropout included.
     """
@@ -108,19 +115,19 @@ def compile_steps(
         state: TrainState, data: Data, order: Array, weight: Array
     ) -> tuple[TrainState, Array]:
         position = jax.lax.axis_index(AXIS) * len(weight) + jnp.arange(len(weight))
-        batch = Batch(draw(data, order), seeds(seed, state.step, position), weight)
+        batch = Batch(take_batch(data, order), seeds(seed, state.step, position), weight)
 
-        def batch_loss(params: Params) -> tuple[Array, Statistics]:
+        def batch_loss(params: Params) -> tuple[Array, Rest]:
             # The mean over the global batch: its gradient is that of all devices together.
-            values, statistics = loss(params, state.statistics, batch)
+            values, rest = loss(params, state.rest, batch)
             total = jax.lax.psum(jnp.sum(values * weight), AXIS)
-            return total / jax.lax.psum(jnp.sum(weight), AXIS), statistics
+            return total / jax.lax.psum(jnp.sum(weight), AXIS), rest
 
         gradient = jax.value_and_grad(batch_loss, has_aux=True)
-        (value, statistics), gradients = gradient(state.params)
+        (value, rest), gradients = gradient(state.params)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, statistics, opt_state, state.step + 1), value
+        return TrainState(params, rest, opt_state, state.step + 1), value
 
     def steps(
         state: TrainState, data: Data, order: Int32[Array, "steps b"], weight: Array
@@ -133,16 +140,16 @@ def compile_steps(
 
 
 def compile_validation(
-    loss: Loss, held_out: Share, batch_size: int, mesh: Mesh, limit: int | None = None
+    loss: Loss, held_out: Shard, batch_size: int, mesh: Mesh, limit: int | None = None
 ) -> Callable[[TrainState], float]:
     """The mean loss of images that are not trained on, as a function of the state."""
-    rows = Rows(held_out, mesh, limit)
+    loader = Loader(held_out, mesh, limit)
     order, weight = Sampling(held_out.total, 0, batch_size, seed=0).epoch(0, mesh.size)
 
     def steps(state: TrainState, data: Data, order: Array, weight: Array) -> Array:
         def one(total: Array, batch: tuple[Array, Array]) -> tuple[Array, None]:
             order, weight = batch
-            values, _ = loss(state.params, state.statistics, Batch(draw(data, order), None, None))
+            values, _ = loss(state.params, state.rest, Batch(take_batch(data, order), None, None))
             return total + jax.lax.psum(jnp.sum(values * weight), AXIS), None
 
         return jax.lax.scan(one, jnp.zeros(()), (order, weight))[0]
@@ -150,24 +157,24 @@ def compile_validation(
     compiled = per_device(steps, mesh, _SPECS, replicated)
 
     def validate(state: TrainState) -> float:
-        parts = rows.parts(order, weight)
+        parts = loader.parts(order, weight)
         return sum(float(compiled(state, *placed(part, mesh))) for part in parts) / held_out.total
 
     return validate
 
 
-# State, rows, order and weight.
+# State, examples, order and weight.
 _SPECS = (replicated, split(), replicated, split(1))
 
 
-def placed(part: Part, mesh: Mesh) -> tuple[Data, Array, Array]:
+def placed(part: EpochPart, mesh: Mesh) -> tuple[Data, Array, Array]:
     """A part of an epoch, all of it on the devices."""
-    return part.rows, place(part.order, mesh), place(part.weight, mesh, split(1))
+    return part.examples, place(part.order, mesh), place(part.weight, mesh, split(1))
 
 
 def fit(
     loss: Loss,
-    start: tuple[Params, Statistics],
+    start: tuple[Params, Rest],
     data: TrainingData,
     *,
     settings: Settings,
@@ -175,12 +182,12 @@ def fit(
     directory: Path,
     label: str,
     limit: int | None = None,
-) -> tuple[Params, Statistics]:
+) -> tuple[Params, Rest]:
     """Trains a model on cached data and returns what it has learned; resumes a killed run.
 
     Args:
-        loss: one value an image, and the new statistics.
-        start: the initial parameters and statistics.
+        loss: one value an image, and the new `rest`.
+        start: the initial `params` and `rest`.
         data: what to train on.
         settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
         mesh: the devices to train on.
@@ -196,20 +203,20 @@ def fit(
     from adtr_jax.training.checkpoint import Checkpoints
     from adtr_jax.training.log import TrainingLog
 
-    anomalous = data.rows.total - data.normal
+    anomalous = data.examples.total - data.normal
     sampling = Sampling(data.normal, anomalous, settings.batch_size, settings.seed)
     epochs = settings.epochs_of(sampling.steps)
     schedule = learning_rate(settings, epochs, sampling.steps)
     optimiser = make_optimiser(settings, schedule)
-    params, statistics = jax.tree.map(jnp.copy, start)  # the steps overwrite their buffers
-    state = TrainState(params, statistics, optimiser.init(params), jnp.int32(0))
+    params, rest = jax.tree.map(jnp.copy, start)  # the steps overwrite their buffers
+    state = TrainState(params, rest, optimiser.init(params), jnp.int32(0))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         done, state = checkpoints.last(state)
         state = place(state, mesh)
         if done == epochs:
-            return hosts.local((state.params, state.statistics))
+            return hosts.local((state.params, state.rest))
         run = compile_steps(loss, optimiser, settings.seed, mesh)
-        rows = Rows(data.rows, mesh, limit)
+        loader = Loader(data.examples, mesh, limit)
         validate = None
         if data.held_out is not None:
             validate = compile_validation(loss, data.held_out, settings.batch_size, mesh, limit)
@@ -219,7 +226,7 @@ def fit(
             for number in range(done + 1, epochs + 1):
                 order, weight = sampling.epoch(number, mesh.size)
                 losses = []
-                for part in rows.parts(order, weight):
+                for part in loader.parts(order, weight):
                     state, values = run(state, *placed(part, mesh))
                     losses.append(values)
                 rate = float(schedule(number * sampling.steps - 1))
@@ -233,7 +240,7 @@ def fit(
                         f"stopped after epoch {number} of {epochs} and saved in "
                         f"{checkpoints.directory}; the same command, without --retrain, goes on"
                     )
-    return hosts.local((state.params, state.statistics))
+    return hosts.local((state.params, state.rest))
 
 
 def _mean(losses: list[Array], weight: np.ndarray) -> float:

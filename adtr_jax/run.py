@@ -11,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
@@ -21,8 +20,9 @@ from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
 from adtr_jax.data.anomalies import Anomalies
 from adtr_jax.data.images import load_images, load_masks
 from adtr_jax.data.samples import Category, Sample
-from adtr_jax.detectors.adtr import Adtr
-from adtr_jax.detectors.adtr_plus import AdtrPlus, token_labels
+from adtr_jax.detectors import model_file
+from adtr_jax.detectors.adtr import AdtrDetector
+from adtr_jax.detectors.adtr_plus import AdtrPlusDetector, token_labels
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.devices import hosts
 from adtr_jax.devices.feature_cache import FeatureCache
@@ -36,7 +36,7 @@ from adtr_jax.training import train
 S = TypeVar("S", bound=Settings)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task(Generic[S]):
     """One category, read and checked: what a model is trained and tested on, and where.
 
@@ -87,7 +87,7 @@ class Task(Generic[S]):
             )
         return self.masks
 
-    def identity(self, weights: Path) -> dict[str, Any]:
+    def fingerprint(self, weights: Path) -> dict[str, Any]:
         """What the parameters of a run depend on, as JSON values."""
         settings = self.settings
         run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
@@ -108,13 +108,13 @@ class Result(NamedTuple):
     detector: Detector
 
 
-def run(
+def train_and_evaluate(
     task: Task,
     weights: Path,
     directory: Path,
     *,
     retrain: bool = False,
-    memory: int | None = None,
+    memory_limit: int | None = None,
 ) -> Result:
     """Trains on a category's normal images, tests on its test images, and writes the results.
 
@@ -125,19 +125,19 @@ def run(
         weights: the folder of converted backbone weights.
         directory: gets all that `run_folder.PARTS` lists.
         retrain: forget what the directory holds, and train from the start.
-        memory: bytes that cached features may take, on the host and on each device; larger ones go
-            to a folder beside `directory`. None: two fifths of what is free.
+        memory_limit: bytes that cached features may take, on the host and on each device; larger
+            ones go to a folder beside `directory`. None: two fifths of what is free.
 
     Raises:
         InputError: missing or damaged weights, or a directory that holds a run with other settings
             or images.
         Stopped: on Ctrl-C, after saving.
     """
-    this = _Run(task, directory, memory)
+    this = _Run(task, directory, memory_limit)
     return this.evaluated(this.normal_only(weights, retrain=retrain))
 
 
-def run_plus(
+def train_and_evaluate_plus(
     start: tuple[Task, Path],
     anomalies: Anomalies,
     plus: Plus,
@@ -145,7 +145,7 @@ def run_plus(
     directory: Path,
     *,
     retrain: bool = False,
-    memory: int | None = None,
+    memory_limit: int | None = None,
 ) -> tuple[Result, Result]:
     """ADTR+: goes on from the normal-only model, which is trained first if need be.
 
@@ -156,34 +156,34 @@ def run_plus(
         weights: the folder of converted backbone weights.
         directory: the folder of this run.
         retrain: forget what `directory` holds; the normal-only model stays as it is.
-        memory: as for `run`.
+        memory_limit: as for `train_and_evaluate`.
 
     Returns:
         The results of ADTR and of ADTR+, on the same test images.
 
     Raises:
-        InputError, Stopped: as `run`.
+        InputError, Stopped: as `train_and_evaluate`.
     """
     task, normal_only = start
     if not isinstance(task.settings, AdtrSettings):
         raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
     plus.settings(task.settings)  # before anything is trained: do the settings go together?
-    hosts.agree("the anomalies", anomalies.identity())
-    before = _Run(task, normal_only, memory)
-    adtr = cast(Adtr, before.normal_only(weights, retrain=False))
+    hosts.agree("the anomalies", anomalies.fingerprint())
+    before = _Run(task, normal_only, memory_limit)
+    adtr = cast(AdtrDetector, before.normal_only(weights, retrain=False))
     metrics = before.measured(*adtr.score(task.test_images, before.mesh))
-    improved = AdtrPlus.of(adtr, plus, anomalies)
-    this = _Run(task, directory, memory)
+    improved = AdtrPlusDetector.of(adtr, plus, anomalies)
+    this = _Run(task, directory, memory_limit)
     # Only the first process is sure to see the file, and only it makes the claim.
     model = before.digest() if hosts.first() else ""
-    identity = task.identity(weights) | anomalies.identity() | {"normal_only_model": model}
-    identity |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
-    this.claim(identity, retrain=retrain)
+    fingerprint = task.fingerprint(weights) | anomalies.fingerprint() | {"normal_only_model": model}
+    fingerprint |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
+    this.claim(fingerprint, retrain=retrain)
     result = this.evaluated(this.trained(improved))
     return Result(metrics, before.timings, adtr), result
 
 
-def save_tsne(detector: Adtr, task: Task, path: Path) -> None:
+def save_tsne(detector: AdtrDetector, task: Task, path: Path) -> None:
     """Fig. 5: 600 difference vectors of the test images, half of them anomalous, in the plane."""
     differences = detector.differences(task.test_images, task.mesh)
     anomalous = token_labels(task.required_masks, detector.settings.tokens_per_side)
@@ -196,47 +196,44 @@ def save_tsne(detector: Adtr, task: Task, path: Path) -> None:
 class _Run:
     """One training and its evaluation, in one folder."""
 
-    def __init__(self, task: Task, directory: Path, memory: int | None):
+    def __init__(self, task: Task, directory: Path, memory_limit: int | None):
         self.task, self.directory = task, directory
-        self.cache = FeatureCache(directory.parent / ".features", memory)
+        self.cache = FeatureCache(directory.parent / ".features", memory_limit)
         self.model = directory / run_folder.MODEL
         self.mesh = task.mesh
         self.timings: dict[str, float] = {}
-        # Without this, float32 products run in TF32 on GPUs and in bfloat16 on TPUs.
-        precision = "highest" if task.settings.dtype == "float32" else "default"
-        jax.config.update("jax_default_matmul_precision", precision)
 
     def normal_only(self, weights: Path, *, retrain: bool) -> Detector:
         """The detector of a finished run, or of the run that is now started or goes on."""
         settings = self.task.settings
         with hosts.together():
             backbone = backbones.load(settings.backbone, weights)
-        identity = self.task.identity(weights)
-        hosts.agree("the backbone's weights", identity)
-        self.claim(identity, retrain=retrain)
+        fingerprint = self.task.fingerprint(weights)
+        hosts.agree("the backbone's weights", fingerprint)
+        self.claim(fingerprint, retrain=retrain)
         return self.trained(detectors.create(backbone, settings))
 
-    def claim(self, identity: Mapping[str, Any], *, retrain: bool) -> None:
+    def claim(self, fingerprint: Mapping[str, Any], *, retrain: bool) -> None:
         """See `run_folder.claim`."""
         with hosts.together():
             if hosts.first():
-                run_folder.claim(self.directory, identity, retrain=retrain)
+                run_folder.claim(self.directory, fingerprint, retrain=retrain)
 
     def trained(self, detector: Detector) -> Detector:
         """The detector with what this folder's run has learned, now or earlier."""
         if hosts.largest(hosts.first() and self.model.exists()):
             with hosts.together():
-                held = detector.load(self.model) if hosts.first() else detector
-            params, statistics = hosts.from_first((held.params, held.statistics))
-            return dataclasses.replace(detector, params=params, statistics=statistics)
+                held = model_file.load_into(detector, self.model) if hosts.first() else detector
+            params, rest = hosts.from_first((held.params, held.rest))
+            return dataclasses.replace(detector, params=params, rest=rest)
         with self.timed("features"):
             detector, data = detector.initialised().training_data(
                 self.task.images, self.mesh, self.cache
             )
         with self.timed("training"):
-            params, statistics = train.fit(
+            params, rest = train.fit(
                 detector.loss,
-                (detector.params, detector.statistics),
+                (detector.params, detector.rest),
                 data,
                 settings=detector.settings,
                 mesh=self.mesh,
@@ -244,10 +241,10 @@ class _Run:
                 label=self.directory.name,
                 limit=self.cache.limit,
             )
-            detector = dataclasses.replace(detector, params=params, statistics=statistics)
+            detector = dataclasses.replace(detector, params=params, rest=rest)
             detector = detector.calibrated(data, self.mesh)
         if hosts.first():
-            detector.save(self.model)
+            model_file.save(detector, self.model)
         return detector
 
     def digest(self) -> str:

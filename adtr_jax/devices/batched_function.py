@@ -14,7 +14,7 @@ from adtr_jax.devices import hosts
 from adtr_jax.devices.sharding import AXIS, on_cpu, per_device, place, replicated, split, workers
 
 
-class Batches:
+class BatchedFunction:
     """A function of images, compiled once, that takes them batch by batch.
 
     Every batch has the same size, so that one program serves all; the last one is filled up with
@@ -50,7 +50,7 @@ class Batches:
             self._programs[mesh] = functools.partial(program, place(self._leaves, mesh))
         return self._programs[mesh]
 
-    def of_all(self, rows: Any) -> list[np.ndarray]:
+    def compute_all(self, rows: Any) -> list[np.ndarray]:
         """The function's outputs for all rows, of which every process computes its share.
 
         Args:
@@ -61,10 +61,10 @@ class Batches:
         """
         n = len(jax.tree.leaves(rows)[0])
         part = hosts.share(n)
-        own = self.of_own(jax.tree.map(lambda array: array[part], rows))
+        own = self.compute_own(jax.tree.map(lambda array: array[part], rows))
         return [hosts.gather(np.asarray(output), n) for output in own]
 
-    def of_own(self, rows: Any, out: list[np.ndarray] | None = None) -> list[np.ndarray]:
+    def compute_own(self, rows: Any, out: list[np.ndarray] | None = None) -> list[np.ndarray]:
         """The function's outputs for rows of this process's own.
 
         Args:

@@ -17,12 +17,12 @@ Order = Int32[np.ndarray, "steps b"]
 Weight = Float[np.ndarray, "steps b"]
 
 
-class Share(NamedTuple):
-    """Rows, one an image, of which every process has its share (`hosts.share`).
+class Shard(NamedTuple):
+    """Examples, one an image, of which this process holds its share (`hosts.share`).
 
     Attributes:
         arrays: this process's `[n, ...]`, in memory or in a file.
-        total: the rows of all processes.
+        total: the examples of all processes.
     """
 
     arrays: Any
@@ -30,60 +30,60 @@ class Share(NamedTuple):
 
     @property
     def own(self) -> int:
-        """This process's rows."""
+        """This process's examples."""
         return len(jax.tree.leaves(self.arrays)[0])
 
 
-class Part(NamedTuple):
+class EpochPart(NamedTuple):
     """Some steps of an epoch.
 
     Attributes:
-        rows: split over the devices.
-        order: where among these rows the images of every step are.
+        examples: split over the devices.
+        order: where among these examples the images of every step are.
         weight: of the images.
     """
 
-    rows: Any
+    examples: Any
     order: Order
     weight: Weight
 
 
-class Rows:
-    """Hands the training steps their rows: at once where they fit, else one part after the other.
+class Loader:
+    """Puts the examples on the devices: at once where they fit, else a part of an epoch at a time.
 
-    A process's rows are dealt out to its devices in equal, contiguous blocks.
+    A process's examples are dealt out to its devices in equal, contiguous blocks.
 
     Args:
-        share: the rows.
+        shard: the examples.
         mesh: the devices.
         limit: bytes that they may take on a device; None: what `memory` says.
     """
 
-    def __init__(self, share: Share, mesh: Mesh, limit: int | None = None):
-        self._share, self._mesh = share, mesh
-        self._most = -(-share.total // jax.process_count())  # rows of a process
-        leaves = jax.tree.leaves(share.arrays)
-        row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
+    def __init__(self, shard: Shard, mesh: Mesh, limit: int | None = None):
+        self._shard, self._mesh = shard, mesh
+        self._most = -(-shard.total // jax.process_count())  # examples of a process
+        leaves = jax.tree.leaves(shard.arrays)
+        example = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
         if limit is None:
             limit = memory.of_device(mesh)
             if any(isinstance(leaf, np.memmap) for leaf in leaves):  # they pass through memory
                 limit = min(limit, memory.of_host())
         limit = hosts.smallest(limit)
-        self._fits = limit * mesh.size // jax.process_count() // max(row, 1)
+        self._fits = limit * mesh.size // jax.process_count() // max(example, 1)
         self._whole = None
         if self._fits >= self._most:
-            self._whole = place_parts(self._take(np.arange(share.own), self._most), mesh)
+            self._whole = place_parts(self._take(np.arange(shard.own), self._most), mesh)
 
-    def parts(self, order: Order, weight: Weight) -> Iterator[Part]:
+    def parts(self, order: Order, weight: Weight) -> Iterator[EpochPart]:
         """The steps of an epoch.
 
         Args:
-            order: the rows of every step, counted over all processes.
+            order: the examples of every step, counted over all processes.
             weight: 1, or 0 for a place that only fills a batch up.
         """
         if self._whole is not None:
-            positions = self._positions(np.arange(self._share.total), self._most)
-            yield Part(self._whole, positions[order], weight)
+            positions = self._positions(np.arange(self._shard.total), self._most)
+            yield EpochPart(self._whole, positions[order], weight)
             return
         steps, batch = order.shape
         at_once = max(1, self._fits // (2 * batch))  # while one part is used, the next is read
@@ -92,7 +92,7 @@ class Rows:
 
         def read(piece: Int[np.ndarray, "m"]) -> tuple[Any, Order, Weight]:
             needed, place = np.unique(order[piece], return_inverse=True)
-            first = hosts.share(self._share.total).start
+            first = hosts.share(self._shard.total).start
             own = needed[needed // self._most == jax.process_index()] - first
             positions = self._positions(needed, room)[place.reshape(order[piece].shape)]
             return self._take(own, room), positions, weight[piece]
@@ -100,19 +100,19 @@ class Rows:
         with ThreadPoolExecutor(1) as reader:
             waiting = reader.submit(read, pieces[0])
             for piece in [*pieces[1:], None]:
-                rows, positions, weights = waiting.result()
+                examples, positions, weights = waiting.result()
                 if piece is not None:
                     waiting = reader.submit(read, piece)
-                yield Part(place_parts(rows, self._mesh), positions, weights)
+                yield EpochPart(place_parts(examples, self._mesh), positions, weights)
 
     def _positions(self, needed: Int[np.ndarray, "k"], room: int) -> Int32[np.ndarray, "k"]:
-        """Where rows go that are needed: each process's, in order, to the start of its block."""
+        """Where needed examples go: each process's, in order, to the start of its block."""
         owner = needed // self._most
         rank = np.arange(len(needed)) - np.searchsorted(needed, owner * self._most)
         return (owner * self._block(room) + rank).astype(np.int32)
 
     def _take(self, own: Int[np.ndarray, "k"], room: int) -> Any:
-        """Rows of this process, filled up to the block that its devices have for `room` rows."""
+        """Examples of this process, filled up to the block that its devices have for `room`."""
         block = self._block(room)
 
         def take(array: np.ndarray) -> np.ndarray:
@@ -123,23 +123,23 @@ class Rows:
             np.take(array, own, axis=0, out=taken[: len(own)], mode="clip")
             return taken
 
-        return jax.tree.map(take, self._share.arrays)
+        return jax.tree.map(take, self._shard.arrays)
 
     def _block(self, room: int) -> int:
-        """The rows of a process's devices together, at least `room`."""
+        """The examples of a process's devices together, at least `room`."""
         devices = self._mesh.size // jax.process_count()
         return -(-room // devices) * devices
 
 
-def draw(rows: Any, order: Int32[Array, "b"]) -> Any:
-    """This device's part of a batch, of rows that are split over all devices.
+def take_batch(examples: Any, order: Int32[Array, "b"]) -> Any:
+    """This device's part of a batch, of examples that are split over all devices.
 
     Every device gives what it has of the whole batch, zeros for the rest, and the sum of all is
-    dealt out: exact, in one collective, wherever the rows are.
+    dealt out: exact, in one collective, wherever the examples are.
     """
     devices = jax.lax.axis_size(AXIS)
     if devices == 1:
-        return jax.tree.map(lambda array: array[order], rows)
+        return jax.tree.map(lambda array: array[order], examples)
 
     def one(array: Array) -> Array:
         here = order // len(array) == jax.lax.axis_index(AXIS)
@@ -147,4 +147,4 @@ def draw(rows: Any, order: Int32[Array, "b"]) -> Any:
         taken = jnp.where(here.reshape(-1, *[1] * (taken.ndim - 1)), taken, 0)
         return jax.lax.psum_scatter(taken, AXIS, tiled=True).astype(array.dtype)
 
-    return jax.tree.map(one, rows)
+    return jax.tree.map(one, examples)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adtr_jax.config import AdtrSettings
-from adtr_jax.devices.rows import Rows, Share
+from adtr_jax.devices.loader import Loader, Shard
 from adtr_jax.devices.sharding import device_mesh
-from adtr_jax.models import adtr, losses
+from adtr_jax.models import losses
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.training import train
 from adtr_jax.training.sampling import Sampling
@@ -30,11 +30,11 @@ def test_parts_show_every_step_its_images(images, anomalous, half, fits):
     """However little fits, the rows of an epoch are those of the sampling, in its order."""
     total = images + anomalous
     data = np.arange(total, dtype=np.float32)[:, None], np.arange(total) % 3 == 0
-    rows = Rows(Share(data, total), device_mesh(), limit=5 * fits)  # a row has 5 bytes
+    loader = Loader(Shard(data, total), device_mesh(), limit=5 * fits)  # a row has 5 bytes
     order, weight = Sampling(images, anomalous, 2 * half, seed=0).epoch(1, devices=1)
     shown, weights, largest = [], [], 0
-    for part in rows.parts(order, weight):
-        values, labels = (np.asarray(array) for array in part.rows)
+    for part in loader.parts(order, weight):
+        values, labels = (np.asarray(array) for array in part.examples)
         np.testing.assert_array_equal(labels[part.order], values[part.order, 0] % 3 == 0)
         shown.append(values[part.order, 0])
         weights.append(part.weight)
@@ -44,19 +44,18 @@ def test_parts_show_every_step_its_images(images, anomalous, half, fits):
     assert largest <= max(fits, order.shape[1])  # one step is the least
 
 
-def test_training_in_parts_ends_with_the_same_parameters(tmp_path, monkeypatch):
-    monkeypatch.setattr(adtr, "LAYERS", 1)  # the more there are, the more there is to compile
-    graph, params = nnx.split(ADTR(12, 16, rngs=nnx.Rngs(0)))
+def test_training_in_parts_ends_with_the_same_parameters(tmp_path):
+    graph, params = nnx.split(ADTR(12, 16, depth=1, rngs=nnx.Rngs(0)))
 
-    def loss(params, statistics, batch):
-        f_hat = nnx.merge(graph, params)(batch.rows, batch.seeds)
-        return losses.normal(batch.rows, f_hat), statistics
+    def loss(params, rest, batch):
+        f_hat = nnx.merge(graph, params)(batch.examples, batch.seeds)
+        return losses.normal(batch.examples, f_hat), rest
 
     def fit(name: str, limit: int | None) -> np.ndarray:
         learned = train.fit(
             loss,
             (params, None),
-            train.TrainingData(Share(FEATURES, 20), 17, Share(FEATURES[:5], 5)),
+            train.TrainingData(Shard(FEATURES, 20), 17, Shard(FEATURES[:5], 5)),
             settings=AdtrSettings(epochs=2, batch_size=4),
             mesh=device_mesh(),
             directory=tmp_path / name,

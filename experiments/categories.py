@@ -1,0 +1,183 @@
+"""The loop of the experiments: one model a category, a table of all."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from adtr_jax.backbones import PIXELS
+from adtr_jax.config import Method, Plus, Settings
+from adtr_jax.errors import InputError
+from experiments.options import Options
+
+if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
+    from pathlib import Path
+
+    from adtr_jax.data.anomalies import Choice
+    from adtr_jax.data.samples import Category
+    from adtr_jax.detectors.adtr import AdtrDetector
+    from adtr_jax.evaluation.report import PaperRow
+
+ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
+Results = dict[str, Mapping[str, float] | str]
+TITLES: dict[Method, str] = {"adtr": "ADTR", "gtrans": "GTrans"}
+
+
+def run_categories(
+    names: Sequence[str],
+    read: Callable[[str], "Category"],
+    options: Options,
+    paper: "Mapping[str, Sequence[PaperRow]] | None" = None,
+    read_anomalies: ReadAnomalies | None = None,
+) -> bool:
+    """Trains and evaluates one model a category, then prints the table of all.
+
+    With `--anomalies` ADTR+ follows, and ADTR's results on the same test images are a table of
+    their own.
+
+    Args:
+        names: the categories.
+        read: a name -> its images.
+        options: the command line.
+        paper: the papers' rows, by method.
+        read_anomalies: what `--anomalies` means here; `anomalies.read` by default.
+
+    Returns:
+        Whether all succeeded.
+    """
+    from adtr_jax.evaluation import report
+
+    before, results = measure(names, read, options, read_anomalies)
+    rows = paper or {}
+    if before:
+        print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
+    method = "ADTR+" if before else TITLES[options.method]
+    print(f"{method}\n{report.table(results, *rows.get(method, ()))}")
+    return not any(isinstance(result, str) for result in results.values())
+
+
+def measure(
+    names: Sequence[str],
+    read: Callable[[str], "Category"],
+    options: Options,
+    read_anomalies: ReadAnomalies | None = None,
+) -> tuple[Results, Results]:
+    """Trains and evaluates one model a category, as `run_categories` does.
+
+    A category that fails is reported as its result and does not keep the others from running,
+    unless it is the only one.
+
+    Returns:
+        ADTR's metrics where ADTR+ is asked for, by category; and the metrics of the last model, or
+        why there is none.
+
+    Raises:
+        InputError: options that do not go together, weights that cannot be had, or what the only
+            category raises.
+    """
+    from adtr_jax.devices import hosts
+    from adtr_jax.devices.sharding import device_mesh
+
+    before: Results = {}
+    results: Results = {}
+    if options.method != "adtr" and (options.anomalies or options.tsne):
+        flag = "anomalies" if options.anomalies else "tsne"
+        raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
+    if options.memory is not None and not 0 <= options.memory < math.inf:
+        raise InputError(f"--memory={options.memory} must be at least 0")
+    hosts.agree("what they are to do", (names, _together(options)))
+    device_mesh(options.devices)  # raises before anything is downloaded, read or trained
+    with hosts.together():
+        ensure_weights(options.settings.backbone, options.weights)
+    for name in names:
+        try:
+            with hosts.together():
+                category, chosen = _read(name, read, options, read_anomalies)
+            hosts.agree("their images' names", [s.name for s in category.train + category.test])
+            _run_one(category, chosen, options, before, results)
+        except Exception as error:  # whatever it is, the other categories are not to blame
+            if len(names) == 1 or hosts.lost(error):
+                raise
+            results[name] = failure(error)
+            print(f"{name}: {results[name]}", file=sys.stderr)
+    return before, results
+
+
+def _together(options: Options) -> tuple[object, ...]:
+    """What several machines must agree on; folders may differ."""
+    evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
+    return options.settings, options.plus, evaluated
+
+
+def ensure_weights(backbone: str, folder: Path) -> None:
+    """Converts the backbone's weights into the folder where they are missing.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    from conversion import ensure
+
+    if backbone != PIXELS:
+        ensure(backbone, folder)
+
+
+def failure(error: Exception) -> str:
+    """Why something failed, in one line."""
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
+
+
+def _read(
+    name: str,
+    read: Callable[[str], "Category"],
+    options: Options,
+    read_anomalies: ReadAnomalies | None,
+) -> "tuple[Category, Choice | None]":
+    """The category, and the anomalies that are asked for."""
+    from adtr_jax.data import anomalies
+
+    category = read(name)
+    if options.anomalies is None:
+        return category, None
+    choose = read_anomalies or anomalies.read
+    chosen = choose(options.anomalies, category, options.settings, options.plus)
+    return chosen.category, chosen
+
+
+def _run_one(
+    category: "Category",
+    chosen: "Choice | None",
+    options: Options,
+    before: Results,
+    results: Results,
+) -> None:
+    """Runs one category and notes its metrics."""
+    from adtr_jax import run
+
+    task = run.Task.read(category, options.settings, options.devices)
+    if options.tsne:
+        _ = task.required_masks  # before anything is trained
+    directory = options.out / category.name
+    memory_limit = None if options.memory is None else int(1e9 * options.memory)
+    if chosen is None:
+        result = run.train_and_evaluate(
+            task, options.weights, directory, retrain=options.retrain, memory_limit=memory_limit
+        )
+    else:
+        start = (task, directory)
+        directory = options.out / f"{category.name}+{chosen.name}"
+        normal_only, result = run.train_and_evaluate_plus(
+            start,
+            chosen.anomalies,
+            options.plus,
+            options.weights,
+            directory,
+            retrain=options.retrain,
+            memory_limit=memory_limit,
+        )
+        before[category.name] = normal_only.metrics
+    if options.tsne:
+        run.save_tsne(cast("AdtrDetector", result.detector), task, directory / "tsne.png")
+    results[category.name] = result.metrics
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
+    print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")

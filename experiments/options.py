@@ -1,0 +1,114 @@
+"""The options that the experiments share, and how their command lines are read."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar, cast
+
+import tyro
+
+from adtr_jax.command_line import guarded, parse
+from adtr_jax.config import PLUS_PRESETS, Method, Plus, Preset, Presets, Settings
+from adtr_jax.errors import unknown
+from conversion import WEIGHTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options that every experiment has."""
+
+    settings: tyro.conf.OmitArgPrefixes[Settings]
+    method: Method = "adtr"
+    """adtr: the features are reconstructed (You et al.). gtrans: a second network imitates the
+    frozen one (Yan et al.). Each has settings of its own."""
+    preset: Preset = "paper"
+    """Where the settings below start from: `paper`, or `fast`, the best found per minute of
+    training. Single settings override it."""
+    out: Path
+    """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
+    weights: Path = WEIGHTS
+    """The folder of converted backbone weights; missing ones are converted into it."""
+    devices: int | None = None
+    """How many of each machine's devices to train on. Default: all of them; one, of a CPU's."""
+    hosts: Annotated[str | None, tyro.conf.arg(metavar="auto|ADDRESS:PORT,INDEX/COUNT")] = None
+    """Several machines: start the same command on all of them. auto on TPU VMs and under SLURM;
+    else the first one's address, and which this one is: 10.0.0.1:1234,0/2."""
+    memory: Annotated[float | None, tyro.conf.arg(metavar="GB")] = None
+    """What cached features may take, of the main memory as of each device: two fifths of what is
+    free, if it is not given. Larger ones go to files in OUT/.features."""
+    retrain: bool = False
+    """Train again, even if the folder holds a finished run or part of one."""
+    anomalies: str | None = None
+    """ADTR+: go on from the normal-only model with anomalies; results go to OUT/CATEGORY+NAME.
+    confetti, cutpaste or perlin make them; a folder holds your own, with or without masks."""
+    tsne: bool = False
+    """Draw the feature differences as in the paper's Fig. 5 (tsne.png); needs masks."""
+    plus: Plus = field(default_factory=Plus)
+    """How ADTR+ goes on."""
+
+
+C = TypeVar("C", bound=Options)
+
+
+def peek(words: Sequence[str], flag: str, default: str) -> str:
+    """The value of `--flag` among the words of a command line that has not been parsed yet."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{flag}", nargs="?", default=default, const=default)
+    return str(getattr(parser.parse_known_args(words)[0], flag))
+
+
+def main(
+    run: Callable[[C], bool],
+    defaults: Callable[[Settings], C],
+    presets: Presets,
+    *,
+    method: Method = "adtr",
+    preset: Preset,
+    prog: str,
+) -> int:
+    """Parses the command line and runs an experiment.
+
+    Args:
+        run: the experiment; returns whether all of it succeeded.
+        defaults: the command's defaults, given the preset's settings.
+        presets: the settings that each preset stands for, of each method that is to be had.
+        method, preset: those in force where the command line names none.
+        prog: the command as the user types it.
+
+    Returns:
+        The exit status: 0; 1 if a category failed; 2 for bad input, with one line on stderr;
+        130 if it was stopped by Ctrl-C.
+    """
+    words = sys.argv[1:]
+
+    def action() -> int:
+        word = peek(words, "method", method)
+        if word not in presets:
+            raise unknown(f"no method of {prog}", word, list(presets))
+        chosen = cast(Method, word)
+        known = presets[chosen]
+        named = cast(Preset, peek(words, "preset", preset))
+        settings = known.get(named, known[preset])  # the full parser will say what is wrong with it
+        default = defaults(settings)
+        default = dataclasses.replace(
+            default,
+            method=chosen,
+            preset=named,
+            plus=PLUS_PRESETS.get(named, PLUS_PRESETS[preset]),
+            out=default.out if chosen == method else Path(f"{default.out}_{chosen}"),
+        )
+        options = parse(type(default), words, prog=prog, default=default)
+        if options.hosts is not None:
+            from adtr_jax.devices import hosts
+
+            hosts.join(options.hosts)
+            return 0 if hosts.until_one_fails(lambda: run(options)) else 1
+        from adtr_jax.devices.sharding import one_device_a_core
+
+        one_device_a_core()
+        return 0 if run(options) else 1
+
+    return guarded(action, "interrupted; the same command, without --retrain, goes on")
