@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from adtr_jax.backbones import PIXELS
@@ -11,8 +12,6 @@ from adtr_jax.errors import InputError
 from experiments.options import Options
 
 if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
-    from pathlib import Path
-
     from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
     from adtr_jax.detectors.adtr import AdtrDetector

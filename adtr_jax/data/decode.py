@@ -8,7 +8,7 @@ import io
 
 import numpy as np
 from jaxtyping import Bool
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.ExifTags import Base as ExifTag
 
 from adtr_jax.data.samples import File
@@ -16,16 +16,6 @@ from adtr_jax.errors import InputError
 
 # Only these of Pillow's decoders see a user's file, whatever its name says.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def decode_image(file: File) -> Image.Image:
@@ -87,16 +77,14 @@ def upright_size(file: File) -> tuple[int, int]:
 
 def _decode(file: File) -> Image.Image:
     with _open(file) as opened:
-        orientation = _orientation(opened)
+        turned = _orientation(opened) != 1
         try:
             opened.load()
         except Exception as error:  # on corrupt bytes Pillow's decoders raise almost any type
             raise _corrupt(file, error) from error
-        image: Image.Image = opened
-        if orientation in _UPRIGHT:
-            image = opened.transpose(_UPRIGHT[orientation])
-            image.format = opened.format
-        return image
+        if turned:
+            ImageOps.exif_transpose(opened, in_place=True)
+        return opened
 
 
 def _open(file: File) -> Image.Image:
