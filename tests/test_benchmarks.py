@@ -12,6 +12,7 @@ import torch
 
 from adtr_jax.evaluation import metrics
 from benchmarks import (
+    cpu_forms,
     device,
     features,
     jax_pipeline,
@@ -200,6 +201,14 @@ def test_throughput_against_the_peak():
     assert peaks.peak("TPU v5 lite", "bfloat16") == 197
     assert peaks.peak("TPU v4", "float32") is None
     assert peaks.peak("cpu", "float32") is None
+
+
+def test_a_cpus_forms_have_rows(monkeypatch):
+    few = {name: cpu_forms.CASES[name] for name in ("swish", "layer_norm")}
+    monkeypatch.setattr(cpu_forms, "CASES", few)
+    rows = list(cpu_forms.measure(cpu_forms.CpuForms(quick=True)))
+    assert [row[0] for row in rows] == ["swish", "layer_norm"]
+    assert all(len(row) == len(cpu_forms.HEADER) and float(row[3]) > 0 for row in rows)
 
 
 def test_flops_are_the_programs():
