@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from adtr_jax import backbones
 from adtr_jax.backbones.efficientnet import EfficientNet, same_padding
 from adtr_jax.backbones.scaling import SCALINGS
+from adtr_jax.detectors import extraction
 from adtr_jax.errors import InputError
 from adtr_jax.nn.convolution import ConvBatchNorm
 

@@ -92,7 +92,7 @@ def test_parameter_count_for_resnet34(options, count):
 @pytest.mark.parametrize("channels", [64, 120])
 def test_tokenizer_is_equations_1_to_3(channels):
     reference = _perturbed(lambda: twin.Tokenizer(channels))
-    ours = _same(reference, lambda rngs: Tokenizer(channels, dtype=jnp.float32, rngs=rngs))
+    ours = _same(reference, lambda rngs: Tokenizer(channels, 8, 256, dtype=jnp.float32, rngs=rngs))
     (f,) = _features([channels], [14], 0)
     tokens = ours(jnp.asarray(f))
     assert tokens.shape == (2, 8, 256)
@@ -102,7 +102,7 @@ def test_tokenizer_is_equations_1_to_3(channels):
 @pytest.mark.parametrize("decoder", [False, True])
 def test_tfm_block_is_equations_4_to_11(decoder):
     reference = _perturbed(twin.Block)
-    ours = _same(reference, lambda rngs: TFMBlock(dtype=jnp.float32, rngs=rngs))
+    ours = _same(reference, lambda rngs: TFMBlock(256, dtype=jnp.float32, rngs=rngs))
     x, y = np.random.default_rng(0).normal(size=(2, 3, 24, 256)).astype(np.float32)
     y = y if decoder else x
     expected = _ours(reference(_torch(x), _torch(y)))
@@ -111,7 +111,7 @@ def test_tfm_block_is_equations_4_to_11(decoder):
 
 def test_mapper_is_equation_12():
     reference = _perturbed(lambda: twin.Mapper(48))
-    ours = _same(reference, lambda rngs: Mapper(48, dtype=jnp.float32, rngs=rngs))
+    ours = _same(reference, lambda rngs: Mapper(48, 256, dtype=jnp.float32, rngs=rngs))
     f_t, f_g = (_features([48], [10], seed)[0] for seed in (0, 1))
     tokens = np.random.default_rng(2).normal(size=(2, 8, 256)).astype(np.float32)
     expected = _ours(reference(_torch(f_t), _torch(f_g), _torch(tokens)))

@@ -33,10 +33,10 @@ def test_printed_means_are_the_means_of_the_printed_values(row):
 def test_rows_are_named_as_the_experiment_names_them():
     for study, printed in paper.ABLATIONS.items():
         for row in printed:
-            assert row.categories == tuple(ablation.rows(study, GTRANS_PRESETS["paper"]))
+            assert row.categories == tuple(ablation.variants(study, GTRANS_PRESETS["paper"]))
     for study, printed in paper_adtr.ABLATIONS.items():
         for row in printed:
-            assert row.categories == tuple(ablation.rows(study, ADTR_PRESETS["paper"]))
+            assert row.categories == tuple(ablation.variants(study, ADTR_PRESETS["paper"]))
 
 
 @pytest.mark.parametrize("metric", ["image_auroc", "pixel_auroc"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from adtr_jax.config import AdtrSettings
+from adtr_jax.detectors import extraction
 from adtr_jax.devices.sharding import device_mesh, per_device, replicated, split, workers
 
 FLAG = "--xla_force_host_platform_device_count"

@@ -68,7 +68,8 @@ def _varying_as(x: Array, like: Array) -> Array:
     `jax.lax.pcast` does that, but has to be told over which axes, and only where `x` does not vary
     yet; the attribute of a type that says so has changed its name from JAX 0.9 to 0.10.
     """
-    return x + jnp.sum(like[:0]).astype(x.dtype)  # the sum of nothing
+    nothing = lax.stop_gradient(like)[:0]
+    return x + jnp.sum(nothing).astype(x.dtype)
 
 
 # Sums and their gradients -----------------------------------------------------------------------
