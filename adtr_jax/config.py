@@ -1,4 +1,4 @@
-"""The settings of a run: a frozen dataclass for each method, checked when it is made."""
+"""The settings of a run: one frozen dataclass per method, validated on creation."""
 
 import dataclasses
 import math
@@ -17,13 +17,13 @@ QueryFrom = Literal["agn", "trans"]
 Coefficient = Literal["half", "mse", "cos", "alpha"]
 Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
 
-# What a trained model does not depend on.
+# The settings that a trained model does not depend on.
 OF_THE_EVALUATION = frozenset({"placement", "image_score", "coefficient", "fusion"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the settings of all methods have in common."""
+    """The settings common to all methods."""
 
     method: ClassVar[Method]
 
@@ -64,7 +64,7 @@ class Settings:
     """Of the parameters, the order of the images and the dropout."""
 
     def __post_init__(self) -> None:
-        """Raises InputError where a value makes no sense."""
+        """Raises InputError if a value is invalid."""
         if self.backbone not in NAMES:
             raise unknown("no backbone", self.backbone, NAMES)
         for name in ("image_size", "epochs", "batch_size", "learning_rate"):
@@ -87,7 +87,7 @@ class Settings:
             raise InputError(f"--seed={self.seed} must be at least 0 and below 2^31")
 
     def epochs_of(self, steps: int) -> int:
-        """The epochs to train for, of so many steps each: as many as `max_steps` allows."""
+        """Returns the number of epochs to train, of `steps` steps each, that `max_steps` allows."""
         if self.max_steps is None:
             return self.epochs
         return min(self.epochs, -(-self.max_steps // steps))
@@ -130,7 +130,7 @@ class AdtrSettings(Settings):
     epochs; the paper's initial values are random throughout."""
 
     def __post_init__(self) -> None:
-        """Raises InputError where a value makes no sense."""
+        """Raises InputError if a value is invalid."""
         super().__post_init__()
         require_positive("token_stride", self.token_stride)
         if self.image_size % self.token_stride:
@@ -184,7 +184,7 @@ class GtransSettings(Settings):
     """How three layers' maps become one (Table 7); P4, their sum, takes any number of layers."""
 
     def __post_init__(self) -> None:
-        """Raises InputError where a value makes no sense."""
+        """Raises InputError if a value is invalid."""
         super().__post_init__()
         if self.backbone == PIXELS:
             raise InputError("--backbone=pixels has nothing to train: choose a network for GTrans")
@@ -210,7 +210,7 @@ def require_positive(name: str, value: float | int) -> None:
 
 @dataclass(frozen=True)
 class Plus:
-    """ADTR+: how a trained model goes on where anomalies are known; the paper's defaults."""
+    """ADTR+: how training continues with known anomalies; the defaults are the paper's."""
 
     epochs: int = 300
     """Passes over the normal images, each with as many anomalous ones."""
@@ -228,12 +228,12 @@ class Plus:
     """How many synthetic anomalies are made of every normal image; each epoch draws from them."""
 
     def __post_init__(self) -> None:
-        """Raises InputError where a value makes no sense; Settings checks the others."""
+        """Raises InputError if a value is invalid; Settings checks the others."""
         for name in ("alpha", "k", "variants"):
             require_positive(f"plus.{name}", getattr(self, name))
 
     def settings(self, start: AdtrSettings) -> AdtrSettings:
-        """The settings of the second training, of a model that was trained with `start`."""
+        """Returns the settings of the second training, of a model that was trained with `start`."""
         if start.batch_size % 2:
             raise InputError(
                 f"--batch_size={start.batch_size} must be even: half of each batch is anomalous"

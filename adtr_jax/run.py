@@ -1,4 +1,4 @@
-"""One category from images to results: train, score, measure, and write everything to a folder."""
+"""Runs one category from images to results: trains, scores, evaluates, and writes to a folder."""
 
 import dataclasses
 import json
@@ -38,9 +38,9 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True, eq=False)
 class Task(Generic[S]):
-    """One category, read and checked: what a model is trained and tested on, and where.
+    """The images of one category, read and checked, with the settings and devices of a run.
 
-    Every process has all images; what is computed of them is shared out.
+    Every process has all images; the computations on them are shared.
     """
 
     category: Category
@@ -55,17 +55,15 @@ class Task(Generic[S]):
         """Reads all images and masks before anything is trained.
 
         Args:
-            category: the images.
-            settings: how to train and score.
-            devices: how many of each process's devices to train on; None: as `device_mesh`.
+            devices: number of each process's devices to train on; None: as `device_mesh`.
 
         Raises:
-            InputError: a bad image or mask, or fewer devices than that.
+            InputError: a bad image or mask, or too few devices.
         """
         mesh = device_mesh(devices)
 
         def read(load: Callable[..., np.ndarray], samples: tuple[Sample, ...]) -> np.ndarray:
-            with hosts.together():  # decoding is shared out too
+            with hosts.together():  # decoding is shared too
                 own = load(samples[hosts.share(len(samples))], settings.image_size, settings.crop)
             return hosts.gather(own, len(samples))
 
@@ -75,11 +73,7 @@ class Task(Generic[S]):
 
     @property
     def required_masks(self) -> Bool[np.ndarray, "m s s"]:
-        """The masks, where something cannot do without.
-
-        Raises:
-            InputError: there are none.
-        """
+        """The masks; raises InputError if there are none."""
         if self.masks is None:
             raise InputError(
                 f"{self.category.name}: there are no masks, which --tsne needs to know where the "
@@ -88,7 +82,7 @@ class Task(Generic[S]):
         return self.masks
 
     def fingerprint(self, weights: Path) -> dict[str, Any]:
-        """What the parameters of a run depend on, as JSON values."""
+        """Returns all that the parameters of a run depend on, as JSON values."""
         settings = self.settings
         run = dataclasses.asdict(settings) | {"layers": list(settings.layers)}
         run = {name: value for name, value in run.items() if name not in OF_THE_EVALUATION}
@@ -101,7 +95,7 @@ class Task(Generic[S]):
 
 
 class Result(NamedTuple):
-    """The metrics on the test images, the seconds that each stage took, and the trained model."""
+    """The metrics on the test images, the seconds per stage, and the trained detector."""
 
     metrics: dict[str, float]
     timings: dict[str, float]
@@ -116,17 +110,16 @@ def train_and_evaluate(
     retrain: bool = False,
     memory_limit: int | None = None,
 ) -> Result:
-    """Trains on a category's normal images, tests on its test images, and writes the results.
+    """Trains on a category's normal images, evaluates on its test images, and writes the results.
 
-    A run that was stopped goes on; a finished one is only evaluated again.
+    A stopped run is resumed; a finished one is only evaluated again.
 
     Args:
-        task: the images, and how to train and score.
         weights: the folder of converted backbone weights.
-        directory: gets all that `run_folder.PARTS` lists.
-        retrain: forget what the directory holds, and train from the start.
+        directory: for all that `run_folder.PARTS` lists.
+        retrain: delete what the directory holds of an earlier run, and train from the start.
         memory_limit: bytes that cached features may take, on the host and on each device; larger
-            ones go to a folder beside `directory`. None: two fifths of what is free.
+            ones go to a folder beside `directory`. None: two fifths of the free memory.
 
     Raises:
         InputError: missing or damaged weights, or a directory that holds a run with other settings
@@ -147,27 +140,25 @@ def train_and_evaluate_plus(
     retrain: bool = False,
     memory_limit: int | None = None,
 ) -> tuple[Result, Result]:
-    """ADTR+: goes on from the normal-only model, which is trained first if need be.
+    """Trains ADTR+ from the normal-only model, which is trained first if necessary.
 
     Args:
-        start: the images and how the normal-only model is trained, and the folder of its run.
-        anomalies: what the model learns not to reconstruct.
-        plus: how it goes on.
-        weights: the folder of converted backbone weights.
-        directory: the folder of this run.
-        retrain: forget what `directory` holds; the normal-only model stays as it is.
-        memory_limit: as for `train_and_evaluate`.
+        start: the images and settings of the normal-only model, and the folder of its run.
+        anomalies: images that the model learns not to reconstruct.
+        plus: the settings of the second training.
+        weights, memory_limit: as in `train_and_evaluate`.
+        retrain: as in `train_and_evaluate` for `directory`; the normal-only model is kept.
 
     Returns:
         The results of ADTR and of ADTR+, on the same test images.
 
     Raises:
-        InputError, Stopped: as `train_and_evaluate`.
+        InputError, Stopped: as in `train_and_evaluate`.
     """
     task, normal_only = start
     if not isinstance(task.settings, AdtrSettings):
         raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
-    plus.settings(task.settings)  # before anything is trained: do the settings go together?
+    plus.settings(task.settings)  # checks the settings before anything is trained
     hosts.agree("the anomalies", anomalies.fingerprint())
     before = _Run(task, normal_only, memory_limit)
     adtr = cast(AdtrDetector, before.normal_only(weights, retrain=False))
@@ -184,7 +175,7 @@ def train_and_evaluate_plus(
 
 
 def save_tsne(detector: AdtrDetector, task: Task, path: Path) -> None:
-    """Fig. 5: 600 difference vectors of the test images, half of them anomalous, in the plane."""
+    """Saves Fig. 5: a t-SNE of 600 difference vectors of the test images, half anomalous."""
     differences = detector.differences(task.test_images, task.mesh)
     anomalous = token_labels(task.required_masks, detector.settings.tokens_per_side)
     vectors, labels = plots.sample_differences(differences, anomalous, task.settings.seed)
@@ -204,7 +195,7 @@ class _Run:
         self.timings: dict[str, float] = {}
 
     def normal_only(self, weights: Path, *, retrain: bool) -> Detector:
-        """The detector of a finished run, or of the run that is now started or goes on."""
+        """Returns the normal-only detector of this folder's run, finished, resumed or new."""
         settings = self.task.settings
         with hosts.together():
             backbone = backbones.load(settings.backbone, weights)
@@ -214,13 +205,12 @@ class _Run:
         return self.trained(detectors.create(backbone, settings))
 
     def claim(self, fingerprint: Mapping[str, Any], *, retrain: bool) -> None:
-        """See `run_folder.claim`."""
         with hosts.together():
             if hosts.first():
                 run_folder.claim(self.directory, fingerprint, retrain=retrain)
 
     def trained(self, detector: Detector) -> Detector:
-        """The detector with what this folder's run has learned, now or earlier."""
+        """Returns the detector with what this folder's run has learned, now or earlier."""
         if hosts.largest(hosts.first() and self.model.exists()):
             with hosts.together():
                 held = model_file.load_into(detector, self.model) if hosts.first() else detector
@@ -248,13 +238,13 @@ class _Run:
         return detector
 
     def digest(self) -> str:
-        """The hash of the finished model's file."""
+        """Returns the SHA-256 of the model file."""
         return sha256(self.model.read_bytes()).hexdigest()
 
     def measured(
         self, maps: Float[np.ndarray, "m s s"], scores: Float[np.ndarray, "m"]
     ) -> dict[str, float]:
-        """The metrics of the test images' score maps and image scores."""
+        """Computes the metrics of the test images' score maps and image scores."""
         labels = np.array([sample.label for sample in self.task.category.test])
         return metrics.evaluate(scores, labels, maps, self.task.masks)
 
@@ -287,13 +277,13 @@ class _Run:
             figures.save_pictures(directory / "pictures", findings)
             figures.save_overview(directory / "overview.png", findings)
             figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
-        file = directory / "timings.json"  # a run that is only evaluated again keeps the others
+        file = directory / "timings.json"  # evaluating again keeps the other stages
         earlier = json.loads(file.read_text()) if file.exists() else {}
         write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Notes the seconds that a stage takes."""
+        """Records the seconds that a stage takes."""
         start = time.perf_counter()
         yield
         self.timings[stage] = round(time.perf_counter() - start, 2)

@@ -2,9 +2,9 @@
 
 python -m benchmarks [--only features train_step] [--dtype bfloat16] [--quick]
 
-Each way is timed in turn in one run, and the median counts. A ratio is PyTorch's time, the faster
-of eager and compiled, over JAX's. All of it takes about an hour on two cores. PyTorch uses the GPU
-where it sees one, as JAX does.
+All ways are timed in turn in one run, and the median counts. A ratio is PyTorch's time, the faster
+of eager and compiled, over JAX's. All of it takes about an hour on two cores. PyTorch uses a GPU if
+it sees one, as JAX does.
 """
 
 import dataclasses
@@ -56,7 +56,6 @@ class Benchmarks:
 
     @property
     def sizes(self) -> Sizes:
-        """What the options amount to."""
         sizes = dataclasses.replace(
             QUICK if self.quick else Sizes(), dtype=self.dtype, compiled=self.compiled
         )
@@ -66,7 +65,7 @@ class Benchmarks:
 
 
 def run(command: Benchmarks) -> int:
-    """Measures, prints as it goes, and writes the file; returns the exit status."""
+    """Measures, prints intermediate results, and writes the file; returns the exit status."""
     from adtr_jax.devices.sharding import one_device_a_core
     from benchmarks import machine
     from benchmarks.rows import HEADER, Row, table

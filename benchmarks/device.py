@@ -1,11 +1,12 @@
-"""How fast one GPU or TPU is, in float32 and bfloat16; and against PyTorch where it sees the GPU.
+"""Speed of one GPU or TPU, in float32 and bfloat16; and against PyTorch if it sees the GPU.
 
 python -m benchmarks.device [--trace DIR] [--quick]
 
-Everything is timed from device memory, many calls in flight. TFLOP/s counts the operations that
-the program asks for (XLA's count before it optimises); the share is of what `peaks` lists. The
-goals are for an H200: EfficientNet-B4 at 256 px predicts 5,000 images a second in bfloat16, and a
-category of MVTec-AD (250 images, 500 epochs) trains in 30 s. About 15 minutes on one.
+Everything is timed from device memory, with many calls in flight. TFLOP/s counts the operations
+that the program requests (XLA's count before it optimises), and is compared with the peaks in
+`peaks`. The goals are for an H200: EfficientNet-B4 at 256 px predicts 5,000 images per second in
+bfloat16, and a category of MVTec-AD (250 images, 500 epochs) trains in 30 s. Takes about 15 minutes
+on one.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 PROG = "python -m benchmarks.device"
 HEADER = ("what", "dtype", "batch", "time", "images/s", "TFLOP/s", "of peak", "goal")
 LONGEST = 12  # operations that a profile's summary lists
-GOAL_IMAGES, GOAL_TRAINING = 5000, 30  # a second; seconds
+GOAL_IMAGES, GOAL_TRAINING = 5000, 30  # images per second; seconds
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -64,19 +65,17 @@ class Device:
     """Small sizes: whether everything runs, not how fast."""
 
     def sizes(self, dtype: Dtype) -> Sizes:
-        """What the options amount to."""
         if self.quick:
             return dataclasses.replace(QUICK, dtype=dtype)
         return dataclasses.replace(Sizes(), dtype=dtype, images=self.images, epochs=self.epochs)
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """The batch sizes to try."""
         return (2,) if self.quick else self.batch
 
     @property
     def least(self) -> float:
-        """Seconds that one timing lasts at least."""
+        """The minimum duration of one timing, in seconds."""
         return 0.01 if self.quick else 0.5
 
 
@@ -85,13 +84,10 @@ class Throughput:
     """One measurement.
 
     Attributes:
-        what: was measured.
-        dtype: of the computation.
-        batch: images in one call.
-        seconds: of one call.
-        images: that went through in one call.
-        flops: floating-point operations of one call; None: not counted.
-        device_kind: the device.
+        batch: images per batch.
+        seconds: per call.
+        images: processed per call.
+        flops: floating-point operations per call; None: not counted.
         goal: in words.
     """
 
@@ -105,7 +101,7 @@ class Throughput:
     goal: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """The table's cells, in the order of `HEADER`."""
+        """Returns the table's cells, in the order of `HEADER`."""
         rate = share = ""
         if self.flops is not None:
             teraflops = self.flops / self.seconds / 1e12
@@ -118,7 +114,7 @@ class Throughput:
 
 
 def seconds_per_call(way: Way, least: float) -> float:
-    """The median of five timings of so many calls in a row that they last `least` seconds."""
+    """Returns the median of five timings of successive calls that last `least` seconds."""
     import jax
 
     jax.block_until_ready(way())
@@ -131,19 +127,19 @@ def seconds_per_call(way: Way, least: float) -> float:
         start = time.perf_counter()
         for _ in range(calls):
             result = way()
-        jax.block_until_ready(result)  # calls are worked off in order
+        jax.block_until_ready(result)  # calls are executed in order
         found.append((time.perf_counter() - start) / calls)
     return statistics.median(found)
 
 
 def flops(function: Any, *arguments: Any) -> float | None:
-    """The operations that a compiled function asks for; None: XLA does not say."""
+    """Returns the operations that a compiled function requests; None if XLA does not say."""
     cost = function.lower(*arguments).cost_analysis() or {}
     return cost.get("flops")
 
 
 def measure(command: Device, dtype: Dtype) -> Iterator[tuple[Throughput, Way | None]]:
-    """Features, predictions, training steps and a whole training; and the calls to profile."""
+    """Measures features, prediction, train steps and a whole training; yields calls to profile."""
     import jax
 
     from adtr_jax import detectors
@@ -179,7 +175,7 @@ def measure(command: Device, dtype: Dtype) -> Iterator[tuple[Throughput, Way | N
 def train_step(
     sizes: Sizes, tokens: int, batch: int, command: Device
 ) -> tuple[Way, int, float | None]:
-    """A call that trains a short epoch, its steps, and the operations of one of them."""
+    """Returns a call that trains a short epoch, its steps, and the operations per step."""
     from benchmarks import jax_pipeline
 
     steps = 2 if command.quick else 16
@@ -198,7 +194,7 @@ def train_step(
 
 
 def whole_training(detector: "Detector", sizes: Sizes) -> float:
-    """Seconds from images in host memory to the trained parameters, log and checkpoint."""
+    """Returns the seconds from images in host memory to parameters, log and checkpoint."""
     import jax
 
     from benchmarks import jax_pipeline
@@ -210,7 +206,7 @@ def whole_training(detector: "Detector", sizes: Sizes) -> float:
 
 
 def summary(name: str, way: Way, folder: Path) -> str:
-    """Profiles one call and says what took longest."""
+    """Profiles one call and lists the longest operations."""
     from benchmarks.profiling import longest, record
 
     lines = [f"Profile of {name}, the longest operations' shares of the device's time:", ""]
@@ -219,11 +215,11 @@ def summary(name: str, way: Way, folder: Path) -> str:
 
 
 def torch_table(command: Device, dtype: Dtype) -> str:
-    """The table against PyTorch, made by a process of its own that leaves the memory free again."""
+    """Returns the table against PyTorch, made in a subprocess, which frees the memory again."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "table.md"
         words = [sys.executable, "-m", "benchmarks", f"--dtype={dtype}", f"--out={file}"]
-        # JAX would take three quarters of the GPU's memory, and leave PyTorch and the jobs short.
+        # JAX would take three quarters of the GPU's memory, too much beside PyTorch and the jobs.
         variables = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         done = subprocess.run([*words, *["--quick"] * command.quick], env=variables, check=False)
         if done.returncode:
@@ -232,7 +228,7 @@ def torch_table(command: Device, dtype: Dtype) -> str:
 
 
 def torch_sees_gpu() -> bool:
-    """Whether PyTorch is installed and sees a GPU."""
+    """Returns whether PyTorch is installed and sees a GPU."""
     try:
         import torch
     except ImportError:
@@ -241,7 +237,7 @@ def torch_sees_gpu() -> bool:
 
 
 def run(command: Device) -> int:
-    """Measures, prints as it goes, and writes the file; returns the exit status."""
+    """Measures, prints intermediate results, and writes the file; returns the exit status."""
     parts: list[str] = []
     if command.against_torch and torch_sees_gpu():
         parts += [torch_table(command, dtype) for dtype in command.dtype]

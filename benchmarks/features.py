@@ -19,7 +19,7 @@ TARGET = 1.8
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """One row a batch size."""
+    """Yields one row per batch size."""
     ours, theirs = pair(sizes)
     for batch in sizes.feature_batches:
         images = random_images(batch, sizes.image_size)
@@ -31,5 +31,5 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 
 def jax_way(detector: Detector, images: np.ndarray) -> Way:
-    """One call computes F, as it is computed before a training."""
+    """Returns a call that computes F as before a training."""
     return partial(extractor(detector).compute_own, images)

@@ -1,4 +1,4 @@
-"""What of the project is timed, as the experiments use it. Nothing here imports PyTorch."""
+"""The timed parts of the project, as the experiments use them. Nothing here imports PyTorch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,12 +26,12 @@ from adtr_jax.training import train
 
 
 def mesh() -> Mesh:
-    """One device, as PyTorch uses."""
+    """Returns a mesh of one device, as PyTorch uses one."""
     return device_mesh(1)
 
 
 def random_backbone(name: str) -> Backbone:
-    """The network with random kernels and everything else 1, made without compiling anything."""
+    """Returns a network with random kernels and all else 1, without compiling anything."""
     graph, state = nnx.split(backbones.shapes(name))
     rng = np.random.default_rng(0)
 
@@ -45,19 +45,19 @@ def random_backbone(name: str) -> Backbone:
 
 
 def extractor(detector: Detector) -> BatchedFunction:
-    """Pixels `[n s s 3]` -> F."""
+    """Returns the program for pixels `[n s s 3]` -> F."""
     return extraction.extractor(detector.backbone, detector.settings, mesh())
 
 
 def predictor(detector: Detector) -> BatchedFunction:
-    """Pixels -> score maps and image scores."""
+    """Returns the program for pixels -> score maps and image scores."""
     return detector.scorer(mesh())
 
 
 def training(detector: Detector, images: np.ndarray) -> Any:
-    """A category's images in memory -> the trained parameters.
+    """Trains on a category's images in memory and returns the parameters.
 
-    Features, compilation, all epochs, log and checkpoint are in it.
+    Includes features, compilation, all epochs, log and checkpoint.
     """
     with TemporaryDirectory() as name:
         directory = Path(name)
@@ -75,18 +75,18 @@ def training(detector: Detector, images: np.ndarray) -> Any:
 
 
 def predict(detector: Detector, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Image files -> score maps `[n s s]` and image scores `[n]`, on the host."""
+    """Returns the score maps `[n s s]` and image scores `[n]` of image files, on the host."""
     samples = [Sample(file.name, file, GOOD) for file in files]
     return detector.score(load_images(samples, detector.settings.image_size), mesh())
 
 
 def untrained(settings: AdtrSettings) -> Detector:
-    """A detector whose backbone has shapes and no weights, for it is not called."""
+    """Returns a detector whose backbone has shapes and no weights, because it is not called."""
     return detectors.create(backbones.shapes(settings.backbone), settings).initialised()
 
 
 def random_features(detector: Detector, batch: int) -> np.ndarray:
-    """F `[b h w c]` for `training_epoch`, of mean 0 and spread 1."""
+    """Returns F `[b h w c]` for `training_steps`, of mean 0 and standard deviation 1."""
     side = detector.settings.tokens_per_side
     width = features.channels(detector.backbone, detector.settings.layers)
     return np.random.default_rng(0).standard_normal((batch, side, side, width), np.float32)
@@ -98,11 +98,11 @@ Steps = Callable[..., tuple[train.TrainState, jax.Array]]
 def training_steps(
     detector: Detector, f: np.ndarray, steps: int
 ) -> tuple[Steps, train.TrainState, tuple]:
-    """So many steps as one program, all on the same features `[b h w c]`.
+    """Compiles `steps` steps, all on the same features `[b h w c]`, into one program.
 
     Returns:
-        A compiled function of the state, which it overwrites, and of more; it returns the next
-        state and the losses. The first state. The more.
+        The program, a function of the state, which is donated, and of further arguments; it returns
+        the next state and the losses. The first state. The further arguments.
     """
     devices, settings = mesh(), detector.settings
     optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))

@@ -1,4 +1,4 @@
-"""One job in a process of its own, to be timed and weighed from outside.
+"""One job in a process of its own, whose time and memory are measured from outside.
 
 python -m benchmarks.job {jax,torch} {first,predict,train} FOLDER: does the job with what `prepare`
 wrote to FOLDER, and prints one line of JSON.
@@ -42,21 +42,21 @@ def prepare(folder: Path, sizes: Sizes) -> None:
 def run(
     library: str, job: str, folder: Path, environment: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-    """Runs a job in a process of its own and returns what it reports.
+    """Runs a job in a process of its own and returns its report.
 
     Args:
         library: `jax` or `torch`.
         job: `first`, the score of the first image file; `predict`, of a whole batch; `train`, a
             whole training with cached features.
         folder: what `prepare` wrote.
-        environment: variables of the process, beside this one's.
+        environment: additional variables of the process.
 
     Returns:
         `result`, the first image's score, or the number of training images; `peak_mib`, the
         process's peak memory in MiB.
 
     Raises:
-        subprocess.CalledProcessError: it failed; what it said is on stderr.
+        subprocess.CalledProcessError: it failed; its errors are on stderr.
     """
     words = [sys.executable, "-m", "benchmarks.job", library, job, str(folder)]
     variables = {**os.environ, **(environment or {})}
@@ -65,14 +65,12 @@ def run(
 
 
 def detector(folder: Path) -> "Detector":
-    """Ours, from its files."""
     from adtr_jax.detectors import model_file
 
     return model_file.load(folder / MODEL, folder)
 
 
 def pipeline(folder: Path) -> "TorchPipeline":
-    """PyTorch's, from its file."""
     import torch
 
     from benchmarks import torch_pipeline
@@ -85,7 +83,6 @@ def pipeline(folder: Path) -> "TorchPipeline":
 
 
 def of_jax(job: str, folder: Path) -> float:
-    """The job in JAX."""
     from adtr_jax.devices.sharding import one_device_a_core
     from benchmarks import jax_pipeline
 
@@ -99,7 +96,6 @@ def of_jax(job: str, folder: Path) -> float:
 
 
 def of_torch(job: str, folder: Path) -> float:
-    """The job in PyTorch."""
     import torch
 
     from benchmarks import torch_pipeline
@@ -116,9 +112,9 @@ def of_torch(job: str, folder: Path) -> float:
 
 
 def peak_mib() -> float:
-    """This process's peak memory in MiB.
+    """Returns this process's peak memory in MiB.
 
-    Linux hands `ru_maxrss` of the process that starts another on to it; its own peak is VmHWM.
+    On Linux from VmHWM, because a process inherits `ru_maxrss` from the one that starts it.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -136,7 +132,7 @@ def _files(job: str, folder: Path) -> list[Path]:
 if __name__ == "__main__":
     _library, _job, _folder = sys.argv[1:]
     if _library == "jax":
-        # tensorboardX imports PyTorch where it finds it; who only uses the project has none.
+        # tensorboardX imports PyTorch if installed, which it is not for users of the project.
         sys.modules["torch"] = None  # type: ignore[assignment]
     _result = {"jax": of_jax, "torch": of_torch}[_library](_job, Path(_folder))
     print(json.dumps({"result": _result, "peak_mib": peak_mib()}), flush=True)

@@ -1,4 +1,4 @@
-"""The machine that the figures are of."""
+"""The machine that the results are of."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Processor, memory, devices and versions, in one paragraph; and how busy the machine was."""
+    """Returns processor, memory, devices, versions and load average, in one paragraph."""
     import jax
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -12,7 +12,7 @@ TARGET = 1.0
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """One row a job; the memory of the host, not of an accelerator."""
+    """Yields one row per job: the memory of the host, not of an accelerator."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         job.prepare(folder, sizes)

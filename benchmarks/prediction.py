@@ -17,7 +17,7 @@ TARGETS = {1: 1.3, 16: 1.8}  # by batch
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """One row a batch size."""
+    """Yields one row per batch size."""
     ours, theirs = pair(sizes)
     with TemporaryDirectory() as folder:
         files = write_images(Path(folder), max(sizes.prediction_batches), sizes.file_size)

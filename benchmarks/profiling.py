@@ -1,4 +1,4 @@
-"""What takes the time: the operations of a profile, by the time they took on the device."""
+"""The operations of a profile by the time they took on the device."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,21 +7,21 @@ from pathlib import Path
 import jax
 from jax.profiler import ProfileData
 
-# They contain others, which are counted by themselves.
+# They contain other operations, which are counted themselves.
 _CONTAINERS = ("while", "call", "conditional")
 
 
 def record(way: Callable[[], object], folder: Path) -> Path:
-    """Writes the profile of one call, for TensorBoard or xprof, and returns its newest file."""
+    """Profiles one call, for TensorBoard or xprof; returns the newest file."""
     with jax.profiler.trace(str(folder)):
         jax.block_until_ready(way())
     return max(folder.glob("**/*.xplane.pb"), key=lambda file: file.stat().st_mtime)
 
 
 def longest(profile: Path, count: int) -> list[tuple[str, float]]:
-    """The operations that took longest, and their shares of the time of all.
+    """Returns the operations that took longest, and their fractions of the total time.
 
-    Those of one name are added up, whatever number follows it.
+    Operations of one name are summed, whatever number follows it.
     """
     seconds: Counter[str] = Counter()
     planes = list(ProfileData.from_file(str(profile)).planes)
@@ -32,7 +32,7 @@ def longest(profile: Path, count: int) -> list[tuple[str, float]]:
                 continue
             for event in line.events:
                 name = event.name.rstrip("0123456789").rstrip(".")
-                # On the host, only the compiled programs' own operations say which they are.
+                # On the host, only operations of compiled programs have this statistic.
                 own = bool(devices) or "hlo_op" in dict(event.stats)
                 if own and not name.startswith((*_CONTAINERS, "end: ")):
                     seconds[name] += event.duration_ns

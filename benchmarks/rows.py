@@ -1,4 +1,4 @@
-"""One comparison, and the table of all."""
+"""A comparison, and the table of all comparisons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,14 @@ HEADER = ("what", "JAX", "PyTorch eager", "PyTorch compiled", "ratio", "target")
 
 @dataclass(frozen=True)
 class Row:
-    """What was compared.
+    """One comparison.
 
     Attributes:
-        what: was measured.
         jax: our value, in `unit`.
         torch: PyTorch's values by way, `eager` or `compiled`, each with an optional remark after a
             comma; or why there is none.
-        target: the ratio that is aimed at, if any.
-        unit: of the values, of which less is better.
+        target: the target ratio, if any.
+        unit: of the values; lower is better.
     """
 
     what: str
@@ -27,17 +26,17 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """PyTorch's best value over ours; above 1 is better than PyTorch."""
+        """PyTorch's best value over ours; above 1, ours is better."""
         return min(value for value in self.torch.values() if not isinstance(value, str)) / self.jax
 
     def cells(self) -> tuple[str, ...]:
-        """The table's cells, in the order of `HEADER`."""
+        """Returns the table's cells, in the order of `HEADER`."""
         target = "" if self.target is None else f"{self.target:g}"
         eager, compiled = self._cell("eager"), self._cell("compiled")
         return self.what, self._number(self.jax), eager, compiled, f"{self.ratio:.2f}", target
 
     def _cell(self, way: str) -> str:
-        """The best of the ways that begin like this, and its remark."""
+        """Returns the best value of the ways that start with `way`, and its remark."""
         ways = {name: value for name, value in self.torch.items() if name.split(",")[0] == way}
         numbers = {name: value for name, value in ways.items() if not isinstance(value, str)}
         if not numbers:
@@ -51,11 +50,9 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
     return markdown(HEADER, [row.cells() for row in rows])
 
 
 def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

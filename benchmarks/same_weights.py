@@ -17,11 +17,11 @@ from conversion.mapping import to_flax
 
 
 def pair(sizes: Sizes, folder: Path | None = None) -> tuple[AdtrDetector, TorchPipeline]:
-    """Both, for jobs of this size.
+    """Returns both, for jobs of this size.
 
     Args:
         sizes: backbone, image size and dtype.
-        folder: gets the backbone's weights as `backbones.load` reads them; None: nothing is kept.
+        folder: for the backbone's weights as `backbones.load` reads them; None: they are not kept.
     """
     torch.manual_seed(0)
     theirs = pipeline(sizes).cpu()

@@ -16,7 +16,7 @@ LIMIT = 0.3  # AUPRO's false-positive rate
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """One row; ours computes all seven metrics at once, the other the three."""
+    """Yields one row; ours computes all seven metrics, the other only three."""
     maps, masks = test_set(sizes.maps, sizes.image_size)
     scores, labels = maps.max(axis=(1, 2)), np.arange(sizes.maps) % 2 == 0
     ways: dict[str, Way | str] = {
@@ -29,7 +29,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 
 def test_set(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Score maps and masks `[n s s]`: every second image has two or three round defects."""
+    """Returns score maps and masks `[n s s]`; every second image has two or three round defects."""
     rng = np.random.default_rng(0)
     maps = rng.gamma(4.0, 1.0, (count, side // 4, side // 4)).repeat(4, axis=1).repeat(4, axis=2)
     maps = ndimage.gaussian_filter(maps, (0, 2, 2)).astype(np.float32)
@@ -45,15 +45,15 @@ def test_set(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 def plain(
     scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, masks: np.ndarray
 ) -> tuple[float, float, float]:
-    """Image AUROC, pixel AUROC and AUPRO, as they are computed everywhere."""
+    """Computes image AUROC, pixel AUROC and AUPRO in the usual way."""
     pixel = float(roc_auc_score(masks.ravel(), maps.ravel()))
     return float(roc_auc_score(labels, scores)), pixel, plain_aupro(maps, masks)
 
 
 def plain_aupro(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Sorts all pixels, and adds up what each adds to both rates.
+    """Sorts all pixels, and accumulates the contribution of each to both rates.
 
-    As MVTec's own evaluation code does: exact, every distinct score a threshold.
+    Like MVTec's own evaluation code: exact, every distinct score is a threshold.
     """
     overlap = np.zeros(maps.shape)
     regions = 0

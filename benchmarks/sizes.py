@@ -1,4 +1,4 @@
-"""How large the jobs are that are timed. Imports neither JAX nor PyTorch."""
+"""The sizes of the timed jobs. Imports neither JAX nor PyTorch."""
 
 import dataclasses
 import json
@@ -11,22 +11,21 @@ from adtr_jax.config import AdtrSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The defaults are what the targets are set for.
+    """The defaults are those that the targets are set for.
 
     Attributes:
         backbone: the EfficientNet; its weights are random.
         image_size: side s in pixels; a token is 16 x 16 of them.
-        dtype: of the computation.
-        feature_batches: images in one call.
+        feature_batches: images per call.
         train_steps: tokens and images of the batches whose training step is timed.
         depth: layers of the encoder, and of the decoder.
-        images: of the small category, with one channel triple a pixel, held in memory.
-        batch_size: images a step of the whole training.
+        images: number of RGB images of the small category, held in memory.
+        batch_size: images per step of the whole training.
         epochs: of the whole training.
-        file_size: side of the image files that predictions are made from, in pixels.
-        prediction_batches: image files in one call.
-        maps: score maps that the metrics are computed of.
-        repeats: how often each way is timed, in turn; the median counts.
+        file_size: side of the image files to predict, in pixels.
+        prediction_batches: image files per call.
+        maps: score maps to compute metrics of.
+        repeats: number of timings of each way, in turn; the median counts.
         long_repeats: the same for what takes a minute: whole trainings, and start-ups.
         compiled: whether `torch.compile` is tried; compiling takes minutes.
     """
@@ -49,7 +48,7 @@ class Sizes:
 
     @property
     def settings(self) -> AdtrSettings:
-        """ADTR as the paper trains it, at this size."""
+        """The paper's ADTR settings at this size."""
         return AdtrSettings(
             backbone=self.backbone,
             image_size=self.image_size,
@@ -60,7 +59,7 @@ class Sizes:
         )
 
     def step_settings(self, tokens: int, batch: int) -> AdtrSettings:
-        """The paper's settings with images of so many tokens."""
+        """Returns the paper's settings for images of `tokens` tokens."""
         side = round(tokens**0.5)
         size = max(16 * side, 32)
         return AdtrSettings(
@@ -73,18 +72,15 @@ class Sizes:
         )
 
     def save(self, path: Path) -> None:
-        """Writes them for a job in a process of its own."""
         path.write_text(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> "Sizes":
-        """What `save` wrote."""
         values = json.loads(path.read_text())
         return cls(**{name: _tuples(value) for name, value in values.items()})
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 

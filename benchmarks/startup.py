@@ -1,4 +1,4 @@
-"""From the start of a process to its first prediction: imports, weights, one image file."""
+"""Time from the start of a process to its first prediction: imports, weights, one image file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.timing import Way, interleaved
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """Two rows: with an empty compilation cache, and with what an earlier process left there.
+    """Yields two rows: with an empty compilation cache, and with one filled by an earlier process.
 
     PyTorch compiles nothing and is the same in both.
     """
@@ -39,7 +39,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 
 def cache(folder: Path) -> dict[str, str]:
-    """The variables that have JAX keep all that it compiles in a folder."""
+    """Returns the variables that make JAX cache all compiled programs in a folder."""
     return {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

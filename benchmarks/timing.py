@@ -1,4 +1,4 @@
-"""Fair timing of several ways to do one thing: in turn, in one run, the median of several."""
+"""Fair timing of several ways to do one thing: in turn, in one run, the median of each."""
 
 import statistics
 import time
@@ -10,12 +10,12 @@ Way = Callable[[], object]
 
 
 def interleaved(ways: Mapping[str, Way], repeats: int, *, warm_up: bool = True) -> dict[str, float]:
-    """The median seconds of every way.
+    """Returns the median seconds of every way.
 
     Args:
-        ways: what to call; each returns once its work is done.
-        repeats: how often each is timed, in turn.
-        warm_up: whether each is called once more beforehand, which is not counted.
+        ways: calls, each of which returns once its work is done.
+        repeats: number of timings of each, in turn.
+        warm_up: whether each is called once beforehand, untimed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     if warm_up:
@@ -35,10 +35,9 @@ def compare(
     """Times `jax` against the other ways.
 
     Args:
-        what: is timed.
-        ways: `jax`, and PyTorch's; a text says why one cannot be had.
-        repeats: as for `interleaved`.
-        target: the ratio that is aimed at.
+        ways: `jax`, and PyTorch's; a text says why one is not available.
+        repeats: as in `interleaved`.
+        target: the target ratio.
     """
     seconds = interleaved({name: way for name, way in ways.items() if callable(way)}, repeats)
     absent = {name: way for name, way in ways.items() if isinstance(way, str)}

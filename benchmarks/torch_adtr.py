@@ -1,16 +1,16 @@
-"""ADTR put together from PyTorch's own layers: the reference that our model must equal."""
+"""ADTR built from PyTorch's own layers: the reference for our model."""
 
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:  # PyTorch alone is timed and weighed without JAX beside it
+if TYPE_CHECKING:  # PyTorch is measured without JAX in its process
     from flax import nnx
 
 
 class Layer(nn.Module):
-    """An encoder layer, or with `cross` a decoder layer, post-norm, without dropout."""
+    """A post-norm encoder layer or, with `cross`, decoder layer; `rate` is the dropout's."""
 
     def __init__(self, cross: bool, rate: float = 0.0):
         super().__init__()
@@ -58,7 +58,7 @@ class TorchADTR(nn.Module):
 
 
 def flax_name_values(model: TorchADTR, grad: bool = False) -> dict[str, torch.Tensor]:
-    """The reference's parameters (or their gradients) under our names and in our layout."""
+    """Returns the parameters (or their gradients) under our names and in our layout."""
     out = {}
     for name, parameter in model.named_parameters():
         value = parameter.grad if grad else parameter.detach()
@@ -79,7 +79,7 @@ def flax_name_values(model: TorchADTR, grad: bool = False) -> dict[str, torch.Te
 
 
 def load_into(model: "nnx.Module", values: dict[str, torch.Tensor]) -> None:
-    """Copies the reference's parameters into our model, one for one."""
+    """Copies the reference's parameters into our model, one to one."""
     from flax import nnx
 
     state = nnx.state(model, nnx.Param)

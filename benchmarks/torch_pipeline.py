@@ -1,7 +1,7 @@
 """The whole method in PyTorch: image files -> features -> ADTR -> scores, and its training.
 
-PyTorch's best plain way: SiLU in one kernel, no head behind the last tap, inference mode, both
-memory layouts, fused AdamW, files decoded in threads, every core. Nothing here imports JAX.
+As fast as plain PyTorch allows: SiLU in one kernel, no head after the last tap, inference mode,
+both memory layouts, fused AdamW, files decoded in threads, all cores. Nothing here imports JAX.
 """
 
 import copy
@@ -47,7 +47,7 @@ class TorchFeatures(nn.Module):
         return torch.cat(maps, dim=1)
 
     def taps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """`extract_endpoints` without the sixth, which nothing here needs."""
+        """Returns what `extract_endpoints` does, without the sixth, which is not needed."""
         network = self.network
         x = network._swish(network._bn0(network._conv_stem(x)))
         taps = []
@@ -81,7 +81,7 @@ class TorchPipeline(nn.Module):
 
 
 def pipeline(sizes: Sizes) -> TorchPipeline:
-    """The pipeline that a job of this size needs, with PyTorch's initial values."""
+    """Returns the pipeline for a job of this size, with PyTorch's initial values."""
     settings = sizes.settings
     made = TorchPipeline(
         sizes.backbone,
@@ -96,8 +96,8 @@ def pipeline(sizes: Sizes) -> TorchPipeline:
 def calibrate(network: nn.Module) -> None:
     """Gives random weights BatchNorm statistics that fit them.
 
-    Otherwise what the image contributes dies out over a hundred layers, and what is left at the
-    end are numbers so small that the processor takes longer over them.
+    Otherwise activations vanish over a hundred layers, and become numbers so small that the
+    processor takes longer for them.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [norm.momentum for norm in norms]
@@ -112,7 +112,7 @@ def calibrate(network: nn.Module) -> None:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """A copy that works in the other memory layout."""
+    """Returns a copy in the channels-last memory layout."""
     module = copy.deepcopy(module)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for part in module.modules():
@@ -122,20 +122,20 @@ def channels_last(module: nn.Module) -> nn.Module:
 
 
 def finished(result: object) -> object:
-    """The result, once the device has computed it."""
+    """Returns the result once the device has computed it."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return result
 
 
 def precision(sizes: Sizes) -> torch.autocast:
-    """float32 without TF32, or bfloat16 where PyTorch's autocast takes it."""
+    """Returns a context of float32 without TF32, or of bfloat16 by PyTorch's autocast."""
     torch.backends.cudnn.allow_tf32 = False
     return torch.autocast(DEVICE.type, torch.bfloat16, enabled=sizes.dtype == "bfloat16")
 
 
 def read(files: Sequence[Path], size: int) -> torch.Tensor:
-    """Image files -> [b s s 3], RGB in 0..255; decoded in threads, as a DataLoader's workers do."""
+    """Reads image files as [b s s 3], RGB in 0..255; in threads, as a DataLoader's workers do."""
 
     def one(file: Path) -> np.ndarray:
         with Image.open(file) as image:
@@ -150,7 +150,7 @@ def read(files: Sequence[Path], size: int) -> torch.Tensor:
 def inference_ways(
     module: nn.Module, prepare: Callable[[], torch.Tensor], sizes: Sizes
 ) -> dict[str, Way | str]:
-    """Eager in both memory layouts, compiled in the faster; `prepare` makes each call's input."""
+    """Returns eager in both memory layouts, compiled in the faster; `prepare` makes the inputs."""
 
     def way(module: Callable[[torch.Tensor], object]) -> Way:
         def call() -> object:
@@ -169,12 +169,12 @@ def inference_ways(
 
 
 def forget_compiled() -> None:
-    """Drops what was compiled for other shapes, of which PyTorch keeps only so many."""
+    """Drops programs for other shapes, of which PyTorch keeps a limited number."""
     torch.compiler.reset()
 
 
 def compiled(make: Callable[[], Way], sizes: Sizes) -> Way | str:
-    """A way through `torch.compile` that has been called once; or why there is none."""
+    """Returns a way through `torch.compile` after its first call, or why there is none."""
     if not sizes.compiled:
         return "not run"
     try:
@@ -189,7 +189,7 @@ def compiled(make: Callable[[], Way], sizes: Sizes) -> Way | str:
 def train_step(
     model: nn.Module, optimiser: torch.optim.Optimizer, f: torch.Tensor, sizes: Sizes
 ) -> torch.Tensor:
-    """Eq. 1 and its gradient; returns the loss."""
+    """Runs a training step on the loss of Eq. 1, which it returns."""
     optimiser.zero_grad()
     with precision(sizes):
         f_hat = model(f)
@@ -200,7 +200,7 @@ def train_step(
 
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
-    """The paper's optimiser."""
+    """Returns the paper's optimiser."""
     return torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4, fused=True)
 
 
@@ -217,7 +217,7 @@ def train(
         parts: the frozen features, and the model, which is changed.
         images: [n s s 3], RGB in 0..255.
         sizes: epochs and batch size.
-        cached: whether the features are computed once, or in every epoch, as the public code does.
+        cached: whether the features are computed once, or in every epoch, as in the public code.
     """
     features, model = parts
     model.train()

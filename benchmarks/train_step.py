@@ -20,11 +20,11 @@ from benchmarks.timing import Way, compare
 from benchmarks.torch_adtr import TorchADTR
 
 TARGET = 1.2
-STEPS = 2  # in one call, of one compiled scan; an epoch has more
+STEPS = 2  # per call, of one compiled scan; an epoch has more
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """One row for each number of tokens and images."""
+    """Yields one row per number of tokens and images."""
     for tokens, batch in sizes.train_steps:
         torch_pipeline.forget_compiled()
         detector = untrained(sizes.step_settings(tokens, batch))
@@ -43,7 +43,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 
 def jax_way(detector: Detector, f: np.ndarray) -> Way:
-    """One call trains `STEPS` steps."""
+    """Returns a call that trains `STEPS` steps."""
     run, state, batches = training_steps(detector, f, STEPS)
 
     def call() -> object:
@@ -55,7 +55,7 @@ def jax_way(detector: Detector, f: np.ndarray) -> Way:
 
 
 def torch_way(f: np.ndarray, sizes: Sizes, compile_it: bool = False) -> Way:
-    """The same in PyTorch."""
+    """Returns the same in PyTorch."""
     tokens, width = f.shape[1] * f.shape[2], f.shape[3]
     model = (
         TorchADTR(width, tokens, sizes.settings.dropout, sizes.depth)

@@ -20,10 +20,9 @@ TARGETS = {"recomputed": 3.0, "cached": 1.2}  # PyTorch's features: in every epo
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """Two rows, against PyTorch with its features recomputed and cached.
+    """Yields two rows, against PyTorch with its features recomputed and cached.
 
-    JAX compiles its programs anew in each of its runs, which is counted. PyTorch's programs are
-    compiled beforehand, which is not.
+    JAX compiles its programs again in each run, which is timed; PyTorch's are compiled beforehand.
     """
     torch_pipeline.forget_compiled()
     ours, theirs = pair(sizes)
@@ -51,7 +50,7 @@ def measure(sizes: Sizes) -> Iterator[Row]:
 
 
 def torch_training(pipeline: TorchPipeline, images: np.ndarray, sizes: Sizes, cached: bool) -> Way:
-    """The same in PyTorch, eager; each call starts afresh."""
+    """Returns the same in PyTorch, eager; each call starts anew."""
     pixels = torch.from_numpy(images).to(DEVICE)
     features = torch_pipeline.channels_last(pipeline.features)
 
@@ -65,7 +64,7 @@ def torch_training(pipeline: TorchPipeline, images: np.ndarray, sizes: Sizes, ca
 def compiled_training(
     pipeline: TorchPipeline, images: np.ndarray, sizes: Sizes, cached: bool
 ) -> Way:
-    """Compiled; every call goes on with one model, so that nothing is compiled again."""
+    """Returns the same, compiled; all calls train one model, so that nothing is recompiled."""
     pixels = torch.from_numpy(images).to(DEVICE)
     model = copy.deepcopy(pipeline.model)
     model.compile(dynamic=False)

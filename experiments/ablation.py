@@ -47,12 +47,11 @@ class Ablation(Mvtec):
 
 
 def method_of(study: str) -> Method:
-    """The method that a study is of."""
     return "gtrans" if study in get_args(GtransStudy) else "adtr"
 
 
 def variants(study: Study, settings: Settings) -> Variants:
-    """The settings that each row of a study changes, by the row's name in the paper's table."""
+    """Returns the settings that each row of a study changes, by its name in the paper's table."""
     if isinstance(settings, AdtrSettings):
         return _adtr_variants(settings)[study]
     return _gtrans_variants()[study]
@@ -92,7 +91,7 @@ def _gtrans_variants() -> dict[str, Variants]:
 
 
 def run(options: Ablation) -> bool:
-    """Runs a study; a row that fails does not keep the others from running."""
+    """Runs a study; a row that fails does not stop the others."""
     from adtr_jax.devices import hosts
     from adtr_jax.evaluation import plots, report
     from adtr_jax.files.atomic import write_atomically
@@ -118,7 +117,7 @@ def run(options: Ablation) -> bool:
         this = dataclasses.replace(options, settings=settings, out=out, retrain=retrain)
         try:
             _, measured = measure(names, read, this)
-        except Exception as error:  # whatever it is, the other variants are not to blame
+        except Exception as error:  # of any type: the other variants still run
             if hosts.lost(error):
                 raise
             results[row] = failure(error)
@@ -145,7 +144,6 @@ def run(options: Ablation) -> bool:
 
 
 def defaults(settings: Settings) -> Ablation:
-    """The command's defaults."""
     return Ablation(
         study=tyro.MISSING,
         category=tyro.MISSING,

@@ -1,4 +1,4 @@
-"""The loop of the experiments: one model a category, a table of all."""
+"""The loop of the experiments: one model per category, one table."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from adtr_jax.config import Method, Plus, Settings
 from adtr_jax.errors import InputError
 from experiments.options import Options
 
-if TYPE_CHECKING:  # JAX is imported only once the command line is known to be right
+if TYPE_CHECKING:  # JAX is imported only after the command line is validated
     from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
     from adtr_jax.detectors.adtr import AdtrDetector
@@ -29,17 +29,15 @@ def run_categories(
     paper: "Mapping[str, Sequence[PaperRow]] | None" = None,
     read_anomalies: ReadAnomalies | None = None,
 ) -> bool:
-    """Trains and evaluates one model a category, then prints the table of all.
+    """Trains and evaluates one model per category, then prints the table of all.
 
-    With `--anomalies` ADTR+ follows, and ADTR's results on the same test images are a table of
-    their own.
+    With `--anomalies` ADTR+ follows, and ADTR's results on the same test images are a separate
+    table.
 
     Args:
-        names: the categories.
-        read: a name -> its images.
-        options: the command line.
+        read: returns a category, given its name.
         paper: the papers' rows, by method.
-        read_anomalies: what `--anomalies` means here; `anomalies.read` by default.
+        read_anomalies: resolves `--anomalies`; `anomalies.read` by default.
 
     Returns:
         Whether all succeeded.
@@ -61,18 +59,17 @@ def measure(
     options: Options,
     read_anomalies: ReadAnomalies | None = None,
 ) -> tuple[Results, Results]:
-    """Trains and evaluates one model a category, as `run_categories` does.
+    """Trains and evaluates one model per category, as `run_categories` does.
 
-    A category that fails is reported as its result and does not keep the others from running,
-    unless it is the only one.
+    A category that fails is reported as its result and does not stop the others, unless it is the
+    only one.
 
     Returns:
-        ADTR's metrics where ADTR+ is asked for, by category; and the metrics of the last model, or
-        why there is none.
+        ADTR's metrics by category, if ADTR+ is requested; and the metrics of the last model, or why
+        there is none.
 
     Raises:
-        InputError: options that do not go together, weights that cannot be had, or what the only
-            category raises.
+        InputError: incompatible options, unavailable weights, or what the only category raises.
     """
     from adtr_jax.devices import hosts
     from adtr_jax.devices.sharding import device_mesh
@@ -94,7 +91,7 @@ def measure(
                 category, chosen = _read(name, read, options, read_anomalies)
             hosts.agree("their images' names", [s.name for s in category.train + category.test])
             _run_one(category, chosen, options, before, results)
-        except Exception as error:  # whatever it is, the other categories are not to blame
+        except Exception as error:  # of any type: the other categories still run
             if len(names) == 1 or hosts.lost(error):
                 raise
             results[name] = failure(error)
@@ -103,17 +100,13 @@ def measure(
 
 
 def _together(options: Options) -> tuple[object, ...]:
-    """What several machines must agree on; folders may differ."""
+    """Returns what all processes must agree on; folders may differ."""
     evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
     return options.settings, options.plus, evaluated
 
 
 def ensure_weights(backbone: str, folder: Path) -> None:
-    """Converts the backbone's weights into the folder where they are missing.
-
-    Raises:
-        InputError: they cannot be had.
-    """
+    """Converts missing weights into the folder; raises InputError if they are unavailable."""
     from conversion import ensure
 
     if backbone != PIXELS:
@@ -121,7 +114,7 @@ def ensure_weights(backbone: str, folder: Path) -> None:
 
 
 def failure(error: Exception) -> str:
-    """Why something failed, in one line."""
+    """Returns the reason of a failure in one line."""
     kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
     return kind + " ".join(str(error).split())
 
@@ -132,7 +125,7 @@ def _read(
     options: Options,
     read_anomalies: ReadAnomalies | None,
 ) -> "tuple[Category, Choice | None]":
-    """The category, and the anomalies that are asked for."""
+    """Reads the category, and the anomalies if requested."""
     from adtr_jax.data import anomalies
 
     category = read(name)
@@ -150,7 +143,6 @@ def _run_one(
     before: Results,
     results: Results,
 ) -> None:
-    """Runs one category and notes its metrics."""
     from adtr_jax import run
 
     task = run.Task.read(category, options.settings, options.devices)

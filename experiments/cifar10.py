@@ -1,4 +1,4 @@
-"""ADTR and ADTR+ on CIFAR-10: one class is normal, all others are not (You et al., Section 4.3).
+"""ADTR and ADTR+ on CIFAR-10: one class against all others (You et al., Section 4.3).
 
 python -m experiments.cifar10 --class=cat
 python -m experiments.cifar10 --class=all --anomalies=cifar100
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
 
-# The images are 32 px on a side, and have 8 x 8 tokens; larger ones are enlarged to that size.
-# Where time is short, many small steps learn more than a few of the paper's.
+# The images are 32 px on a side, and have 8 x 8 tokens; a larger image_size enlarges them. In a
+# short training, many small batches learn more than a few of the paper's.
 BATCHES: dict[Preset, int] = {"paper": 128, "fast": ADTR_PRESETS["fast"].batch_size}
 SETTINGS: Presets = {
     "adtr": {
@@ -52,7 +52,6 @@ class Cifar10(Options):
 
 
 def run(options: Cifar10) -> bool:
-    """Runs the experiment."""
     from adtr_jax.data import cifar
     from experiments.papers import adtr as adtr_paper
 
@@ -83,7 +82,6 @@ def run(options: Cifar10) -> bool:
 
 
 def defaults(settings: Settings) -> Cifar10:
-    """The command's defaults."""
     return Cifar10(normal=tyro.MISSING, settings=settings, out=Path("runs/cifar10"))
 
 

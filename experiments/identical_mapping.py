@@ -59,10 +59,9 @@ class IdenticalMapping:
     """The folder of converted backbone weights; missing ones are converted into it."""
 
     def settings(self) -> AdtrSettings:
-        """Standardised features, and token scores turned into maps as the fast preset does.
+        """Returns settings with standardised features, and score maps as in the fast preset.
 
-        Raises:
-            InputError: a value that makes no sense.
+        Raises InputError for an invalid value.
         """
         if self.steps <= 0:
             raise InputError(f"--steps={self.steps} must be greater than 0")
@@ -78,7 +77,7 @@ class IdenticalMapping:
 
 
 def run(options: IdenticalMapping) -> None:
-    """Runs the study, and writes its figure and its figures."""
+    """Runs the study, and writes its figure and its values."""
     settings = options.settings()
 
     from adtr_jax import backbones
@@ -108,7 +107,7 @@ def run(options: IdenticalMapping) -> None:
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """The errors and AUROCs of both networks, and how far each is from the identity."""
+    """Returns a table of both networks' errors, AUROCs and distances from the identity."""
     lines = [" " * 9 + "".join(heading.rjust(13) for heading in COLUMNS.values())]
     for name, values in results.items():
         lines.append(name.ljust(9) + "".join(f"{values[key]:13.4f}" for key in COLUMNS))

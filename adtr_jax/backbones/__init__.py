@@ -1,4 +1,4 @@
-"""The ImageNet networks: names -> Flax modules that return logits and five taps.
+"""The ImageNet networks by name: Flax modules that return logits and five taps.
 
 Importing this package imports no JAX, so that a command line can list `NAMES` at once.
 """
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     import adtr_jax.backbones.backbone
 
-PIXELS = "pixels"  # no network and no weights: the image itself
+PIXELS = "pixels"  # no network, no weights: the image itself
 NAMES: tuple[str, ...] = (*SCALINGS, *LAYOUTS, PIXELS)
 
 
 def create(name: str, *, rngs: "flax.nnx.Rngs") -> "adtr_jax.backbones.backbone.Backbone":
-    """The network `name` with random weights and BatchNorm statistics of mean 0, variance 1.
+    """Returns a network with random weights and BatchNorm statistics of mean 0, variance 1.
 
     Raises:
-        InputError: `name` is not in `NAMES`; the message suggests the nearest.
+        InputError: `name` is not in `NAMES`; suggests the nearest.
     """
     _require_known(name)
     if name in LAYOUTS:
@@ -39,11 +39,11 @@ def create(name: str, *, rngs: "flax.nnx.Rngs") -> "adtr_jax.backbones.backbone.
 
 
 def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
-    """The network `name` with the weights in `directory/name.safetensors`; `pixels` has none.
+    """Returns a network with the weights in `directory/name.safetensors`; `pixels` has none.
 
     Raises:
-        InputError: `name` is not in `NAMES`, or the file is not there, is corrupt, or its tensors
-            are not exactly those of the network.
+        InputError: `name` is not in `NAMES`, or the file is missing or corrupt, or its tensors are
+            not exactly those of the network.
     """
     _require_known(name)
     from flax import nnx
@@ -73,11 +73,7 @@ def digest(backbone: "adtr_jax.backbones.backbone.Backbone") -> str:
 
 
 def shapes(name: str) -> "adtr_jax.backbones.backbone.Backbone":
-    """The network `name` with shapes in place of weights.
-
-    Raises:
-        InputError: as `create`.
-    """
+    """Returns a network with shapes in place of weights; raises InputError as `create`."""
     _require_known(name)
     from adtr_jax.nn.shapes import module_shapes
 

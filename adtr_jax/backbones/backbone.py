@@ -1,4 +1,4 @@
-"""What every backbone is to the rest of the code: an ImageNet network with logits and five taps."""
+"""The interface of all backbones: ImageNet networks with logits and five taps."""
 
 import abc
 
@@ -19,8 +19,8 @@ class Backbone(nnx.Module):
 
     Attributes:
         channels: of the five taps, whose strides are 2, 4, 8, 16 and 32.
-        centres: for every tap, the pixel at the centre of what its first row and column see; the
-            next are a stride further on. Pixel 0 is the first pixel's centre.
+        centres: for every tap, the pixel at the centre of the receptive field of its first row and
+            column; the next are one stride further. Pixel 0 is the first pixel's centre.
     """
 
     channels: tuple[int, ...]
@@ -30,30 +30,30 @@ class Backbone(nnx.Module):
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """Five maps [b, h/s, w/s, channels[i]] at strides s = 2, 4, 8, 16, 32.
+        """Returns five feature maps [b, h/s, w/s, channels[i]] at strides s = 2, 4, 8, 16, 32.
 
-        Sides that s does not divide are rounded up. A network that was trimmed has fewer taps.
+        Sides that s does not divide are rounded up. A trimmed network has fewer taps.
 
         Args:
             images: RGB as `normalise` returns it, of any size from 32 x 32.
-            weight: in training, how much each image counts in BatchNorm's statistics (see
+            weight: in training, each image's weight in BatchNorm's statistics (see
                 `ConvBatchNorm`); None uses the running ones.
         """
 
     @abc.abstractmethod
     def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """The logits of ImageNet's classes, of the last tap."""
+        """Returns the ImageNet logits, given the last tap."""
 
     @abc.abstractmethod
     def trim(self, depth: int) -> None:
-        """Removes all layers behind the first `depth` taps, those of the logits too."""
+        """Removes all layers after the first `depth` taps, including those of the logits."""
 
     def __call__(
         self, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b classes"], tuple[Float[Array, "b _ _ _"], ...]]:
-        """Logits and taps of normalised images, in the images' dtype.
+        """Returns logits and taps of normalised images, in the images' dtype.
 
-        Under `jax.jit` a caller that drops the logits does not pay for them.
+        Under `jax.jit`, logits that the caller drops cost nothing.
         """
         taps = self.taps(images)
         return self.logits(taps[-1]), taps
@@ -61,14 +61,14 @@ class Backbone(nnx.Module):
     def normalise(
         self, pixels: UInt8[Array | np.ndarray, "b h w 3"] | Float[Array | np.ndarray, "b h w 3"]
     ) -> Float[Array, "b h w 3"]:
-        """RGB values in 0..255 -> float32 images as the checkpoint was trained on.
+        """Converts RGB values in 0..255 to float32 images as the checkpoint was trained on.
 
-        ImageNet's mean and standard deviation on [0, 1], unless a network says otherwise.
+        By ImageNet's mean and standard deviation on [0, 1], unless a network overrides it.
         """
         return (jnp.asarray(pixels, jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
 
 
 def dense(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> Dense:
-    """Returns a dense layer that computes in its input's dtype; one key of `rngs` draws it."""
+    """Returns a dense layer that computes in its input's dtype, drawn with one key of `rngs`."""
     key = nnx.Rngs(params=rngs.params())
     return Dense(inputs, outputs, kernel_init=nnx.initializers.lecun_normal(), rngs=key)

@@ -1,7 +1,7 @@
 """EfficientNet-B0..B7 and lite0..lite4 (Tan & Le 2019, https://arxiv.org/abs/1905.11946).
 
 Computes what the PyTorch packages efficientnet-pytorch and efficientnet-lite-pytorch compute in
-evaluation, with their checkpoints' weights, and returns the feature maps that ADTR takes.
+evaluation mode, with their checkpoints' weights, and returns ADTR's feature maps.
 """
 
 import math
@@ -35,7 +35,7 @@ STAGES = (
 
 @dataclass(frozen=True)
 class BlockShape:
-    """The settled sizes of one block."""
+    """The resolved sizes of one block."""
 
     size: int
     stride: int
@@ -77,10 +77,7 @@ class MBConv(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], weight: Float[Array, "b"] | None = None
     ) -> Float[Array, "b h2 w2 c2"]:
-        """The block's raw output: no activation after the projection or the residual.
-
-        `weight` is as in `Backbone.taps`.
-        """
+        """Returns the raw output, without a final activation; `weight` as in `Backbone.taps`."""
         y = x if self.expand is None else self.expand(x, weight)
         y = self.depthwise(y, weight)
         if self.squeeze is not None and self.excite is not None:
@@ -91,12 +88,11 @@ class MBConv(nnx.Module):
 
 
 class EfficientNet(Backbone):
-    """A network of the family; its taps are raw block outputs, without BatchNorm or activation.
+    """An EfficientNet; its taps are raw block outputs, without further BatchNorm or activation.
 
     Attributes:
-        tapped: indices of the five blocks whose outputs are the taps: the last before each
-            halving of the resolution, and the last. The static padding puts their `centres` off
-            the stride's half.
+        tapped: indices of the five tapped blocks: the last before each halving of the resolution,
+            and the last. The static padding shifts their `centres` off the stride's half.
     """
 
     def __init__(self, scaling: Scaling, *, rngs: nnx.Rngs):
@@ -127,7 +123,6 @@ class EfficientNet(Backbone):
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """As `Backbone` says."""
         x = self.stem(images, weight)
         taps = []
         for i, block in enumerate(self.blocks):
@@ -137,37 +132,32 @@ class EfficientNet(Backbone):
         return tuple(taps)
 
     def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 1000"]:
-        """As `Backbone` says."""
         return self.classifier(self.head(x).mean(axis=(1, 2)))
 
     def trim(self, depth: int) -> None:
-        """As `Backbone` says."""
         del self.head, self.classifier
         self.blocks = nnx.List(self.blocks[: self.tapped[depth - 1] + 1])
 
     def normalise(
         self, pixels: UInt8[Array | np.ndarray, "b h w 3"] | Float[Array | np.ndarray, "b h w 3"]
     ) -> Float[Array, "b h w 3"]:
-        """RGB values in 0..255 -> float32 images as the checkpoint was trained on.
-
-        B0..B7: ImageNet's mean and standard deviation on [0, 1]; lite: (x - 127) / 128.
-        """
+        """As `Backbone.normalise` for B0..B7; (x - 127) / 128 for lite."""
         if self.lite:
             return (jnp.asarray(pixels, jnp.float32) - 127) / 128
         return super().normalise(pixels)
 
 
 def same_padding(side: int, size: int, stride: int) -> Padding:
-    """TensorFlow's SAME padding, before and after, for an input of `side` pixels.
+    """Returns TensorFlow's SAME padding, before and after, for an input of `side` pixels.
 
-    The reference networks settle it at their native size and keep it for images of every size.
+    The reference networks fix it at their native image size and keep it for all others.
     """
     total = max((math.ceil(side / stride) - 1) * stride + size - side, 0)
     return total // 2, total - total // 2
 
 
 def _centres(stem: Padding, shapes: list[BlockShape], taps: tuple[int, ...]) -> tuple[float, ...]:
-    """The pixel that row 0 of every tap is centred on; pixel 0 is the first one's centre."""
+    """Returns the pixel at the centre of row 0 of every tap; pixel 0 is the first one's centre."""
     stride, centre, centres = 2, 1.0 - stem[0], []
     for i, shape in enumerate(shapes):
         centre += stride * ((shape.size - 1) / 2 - shape.padding[0])
@@ -178,7 +168,7 @@ def _centres(stem: Padding, shapes: list[BlockShape], taps: tuple[int, ...]) -> 
 
 
 def _layout(scaling: Scaling) -> tuple[int, list[BlockShape], int]:
-    """Channels of the stem, every block, channels of the head."""
+    """Returns the stem's channels, all blocks, and the head's channels."""
     lite = scaling.lite
     stem, head = (32, 1280) if lite else (_channels(32, scaling), _channels(1280, scaling))
     shapes: list[BlockShape] = []
@@ -195,7 +185,7 @@ def _layout(scaling: Scaling) -> tuple[int, list[BlockShape], int]:
 
 
 def _channels(baseline: int, scaling: Scaling) -> int:
-    """Scaled channels: the nearest multiple of 8, at least 8 and at least 90 % of the exact."""
+    """Returns scaled channels: the nearest multiple of 8, at least 8 and 90 % of the product."""
     exact = baseline * scaling.width
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded

@@ -9,12 +9,12 @@ STRIDES = (2, 4, 8, 16, 32)
 
 
 class Pixels(Backbone):
-    """Stands where a backbone stands, and returns raw normalised pixels; it has no parameters.
+    """A backbone without parameters, which returns the normalised pixels.
 
-    Tap i is the image cut into patches of 2^i x 2^i pixels, one position a patch and 3 * 4^i
+    Tap i is the image cut into patches of 2^i x 2^i pixels, one position per patch and 3 * 4^i
     channels: row by row, RGB innermost. With `--layers 4 --token_stride=16` a token is its patch of
-    768 values and the model reconstructs the image; other choices pick single patches or blend
-    neighbouring ones, wherever the taps are resized.
+    768 values and the model reconstructs the image; with other choices, resizing the taps picks
+    single patches or blends neighbouring ones.
     """
 
     channels = tuple(3 * stride**2 for stride in STRIDES)
@@ -23,20 +23,20 @@ class Pixels(Backbone):
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """The patches; the last rows and columns are repeated up to a multiple of each stride."""
+        """Returns the patches; the image is padded by repeating its last rows and columns."""
         del weight  # there is no BatchNorm
         return tuple(_patches(images, stride) for stride in STRIDES)
 
     def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 0"]:
-        """Logits of no class."""
+        """Returns logits of no class."""
         return jnp.zeros((len(x), 0), x.dtype)
 
     def trim(self, depth: int) -> None:
-        """There are no layers to remove."""
+        """Does nothing: there are no layers."""
 
 
 def _patches(images: Float[Array, "b h w 3"], side: int) -> Float[Array, "b i j c"]:
-    """Space to depth with blocks of `side` x `side`."""
+    """Rearranges space to depth with blocks of `side` x `side`."""
     b, h, w, _ = images.shape
     padding = ((0, 0), (0, -h % side), (0, -w % side), (0, 0))
     blocks = jnp.pad(images, padding, mode="edge").reshape(b, -(-h // side), side, -1, side, 3)

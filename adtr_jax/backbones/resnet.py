@@ -1,7 +1,7 @@
 """ResNet-18, ResNet-34 and Wide-ResNet-50-2, whose taps are the stem and the four layer groups.
 
 He et al. 2016, https://arxiv.org/abs/1512.03385; Zagoruyko & Komodakis 2016,
-https://arxiv.org/abs/1605.07146. Computes what the networks of torchvision compute in evaluation,
+https://arxiv.org/abs/1605.07146. Computes what torchvision's networks compute in evaluation mode,
 with their checkpoints' weights.
 """
 
@@ -23,8 +23,8 @@ EXPANSION = 4  # a bottleneck block returns four times the channels of a basic o
 class Block(nnx.Module):
     """Residual block: relu(convolutions(x) + shortcut(x)).
 
-    A basic block is two 3x3 convolutions. A bottleneck block is 1x1, 3x3, 1x1, with the stride on
-    the 3x3 convolution, where torchvision has it and the paper has not.
+    A basic block has two 3x3 convolutions. A bottleneck block has 1x1, 3x3 and 1x1, with the stride
+    on the 3x3 convolution as in torchvision, unlike the paper.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], weight: Float[Array, "b"] | None = None
     ) -> Float[Array, "b h2 w2 c2"]:
-        """The block's output, after the sum's activation; `weight` as in `Backbone.taps`."""
+        """Returns the activated sum; `weight` as in `Backbone.taps`."""
         y = x
         for convolution in self.convolutions:
             y = convolution(y, weight)
@@ -70,7 +70,7 @@ class Block(nnx.Module):
 
 
 class ResNet(Backbone):
-    """A network of the family; every tap is the output of a ReLU.
+    """A ResNet; every tap is the output of a ReLU.
 
     The taps are the stem before its max pooling, and the four groups. Every kernel is centred on a
     sample of its input, so the first sample of every tap is centred on pixel 0.
@@ -96,7 +96,6 @@ class ResNet(Backbone):
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """As `Backbone` says."""
         x = self.stem(images, weight)
         taps = [x]
         x = max_pool(x)
@@ -107,16 +106,14 @@ class ResNet(Backbone):
         return tuple(taps)
 
     def logits(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 1000"]:
-        """As `Backbone` says."""
         return self.classifier(x.mean(axis=(1, 2)))
 
     def trim(self, depth: int) -> None:
-        """As `Backbone` says."""
         del self.classifier
         self.groups = nnx.List(self.groups[: depth - 1])
 
     def _group(self, i: int, layout: Layout, rngs: nnx.Rngs) -> nnx.List:
-        """Group i, 0 to 3: its first block changes the channels, and halves the sides if i > 0."""
+        """Returns group i, 0 to 3, whose first block halves the sides if i > 0."""
         inputs, outputs = self.channels[i : i + 2]
         bottleneck = None if layout.bottleneck is None else layout.bottleneck * 2**i
         first = Block(inputs, outputs, 1 if i == 0 else 2, bottleneck, rngs=rngs)
@@ -125,7 +122,7 @@ class ResNet(Backbone):
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The maximum of windows of 3 x 3, stride 2, padding 1 that never is the maximum."""
-    least = np.array(-np.inf, x.dtype)  # a constant, else JAX cannot differentiate
+    """Returns the maxima of 3 x 3 windows with stride 2, padded by 1 with -inf."""
+    least = np.array(-np.inf, x.dtype)  # a constant, otherwise JAX cannot differentiate
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return lax.reduce_window(x, least, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)

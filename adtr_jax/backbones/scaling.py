@@ -1,4 +1,4 @@
-"""The published networks: what sets each apart from the others of its family."""
+"""The published networks: the parameters of each within its family."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Scaling(NamedTuple):
     """No squeeze-and-excitation, ReLU6; stem, head and the depth of first and last stage fixed."""
 
 
-# Figures: the TPU repository's efficientnet_builder.py and lite/efficientnet_lite_builder.py.
+# From the TPU repository's efficientnet_builder.py and lite/efficientnet_lite_builder.py.
 SCALINGS: dict[str, Scaling] = {
     "efficientnet-b0": Scaling(1.0, 1.0, 224, lite=False),
     "efficientnet-b1": Scaling(1.0, 1.1, 240, lite=False),

@@ -1,7 +1,7 @@
-"""Images and masks: where they lie (`folders`, `mvtec_ad`, `solar_cells`, `cifar`, `labelled`).
+"""Readers of images and masks: `folders`, `mvtec_ad`, `solar_cells`, `cifar`, `labelled`.
 
 A reader returns a `Category` of `Sample`s, which name files and hold no pixels; `images` turns
-samples into arrays. Nothing here imports JAX, and TFDS is imported only when it is used.
+samples into arrays. Nothing here imports JAX; TFDS is imported on use.
 """
 
 from adtr_jax.data.images import load_images, load_masks

@@ -1,4 +1,4 @@
-"""The anomalies that ADTR+ learns from: made on normal images, or known to the user."""
+"""Anomalies that ADTR+ learns from: synthetic, or given by the user."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,29 +21,29 @@ Chunk = tuple[UInt8[np.ndarray, "n s s 3"], Bool[np.ndarray, "n s s"] | None]
 
 @runtime_checkable
 class Anomalies(Protocol):
-    """Anomalous images with masks, or all without."""
+    """Interface of the anomalous training images, of which all have masks or none."""
 
     @property
     def masked(self) -> bool:
-        """Whether they have masks."""
+        """Whether the images have masks."""
         ...
 
     def count(self, normal: int) -> int:
-        """How many there are, for so many normal images."""
+        """Returns the number of images, given the number of normal training images."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a run's parameters depend on, as JSON values."""
+        """Returns the JSON values that a run's parameters depend on."""
         ...
 
     def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        """The images, a part at a time, and their masks; `normal` are the training images."""
+        """Yields the images and their masks in chunks, given the normal training images."""
         ...
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Anomalies made on the normal images, `variants` of each; their masks are exact."""
+    """Synthetic anomalies with exact masks: `variants` of every normal image."""
 
     kind: Kind
     variants: int
@@ -52,53 +52,46 @@ class Synthetic:
     masked: ClassVar[bool] = True
 
     def count(self, normal: int) -> int:
-        """See `Anomalies`."""
         return self.variants * normal
 
     def fingerprint(self) -> dict[str, Any]:
-        """See `Anomalies`."""
         return {"anomalies": self.kind, "variants": self.variants, "seed": self.seed}
 
     def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        """See `Anomalies`: one variant of every image after the other."""
+        """Yields one variant of all images at a time."""
         for variant in range(self.variants):
             yield synthesise(self.kind, normal, self.seed * self.variants + variant)
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Anomalies that the user knows, with masks (Eq. 7) or without (Eqs. 8 and 9)."""
+    """Anomalies given by the user, with masks (Eq. 7) or without (Eqs. 8 and 9)."""
 
     images: UInt8[np.ndarray, "m s s 3"]
     masks: Bool[np.ndarray, "m s s"] | None
 
     @property
     def masked(self) -> bool:
-        """See `Anomalies`."""
         return self.masks is not None
 
     def count(self, normal: int) -> int:
-        """See `Anomalies`."""
         del normal
         return len(self.images)
 
     def fingerprint(self) -> dict[str, Any]:
-        """See `Anomalies`."""
         digest = hashlib.sha256(self.images.tobytes())
         if self.masks is not None:
             digest.update(self.masks.tobytes())
         return {"anomalies": digest.hexdigest()}
 
     def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        """See `Anomalies`: all at once."""
         yield self.images, self.masks
 
     @classmethod
     def read(cls, samples: tuple[Sample, ...], settings: Settings) -> "Labelled":
-        """Reads the images, and the masks if they have any, at the settings' size.
+        """Reads the images, and the masks if all samples have one, at the settings' size.
 
-        Raises:
-            InputError: a bad image or mask.
+        Raises InputError for a bad image or mask.
         """
         masked = all(sample.mask is not None for sample in samples)
         size, crop = settings.image_size, settings.crop
@@ -108,12 +101,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Choice:
-    """What `--anomalies` stands for.
+    """The value of `--anomalies`, resolved.
 
     Attributes:
-        name: names the run's folder.
-        anomalies: the anomalies.
-        category: the category, without the test images that are now trained on.
+        name: part of the run's folder name.
+        anomalies: the anomalous training images.
+        category: the category without the test images that are trained on.
     """
 
     name: str
@@ -122,9 +115,9 @@ class Choice:
 
 
 def read(word: str, category: Category, settings: Settings, plus: Plus) -> Choice:
-    """The anomalies that `--anomalies` names: one of `KINDS`, or a folder of the user's own.
+    """Resolves `--anomalies`: one of `KINDS`, or a folder of the user's anomalies (`labelled`).
 
-    Test images that are also in the folder are taken out of the test.
+    Test images that are also in the folder are removed from the test set.
 
     Raises:
         InputError: neither, or a bad image or mask in the folder.

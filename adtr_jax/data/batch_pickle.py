@@ -1,8 +1,8 @@
-"""The pickles that CIFAR-10 and CIFAR-100 come in, read without running anything in them.
+"""Reads the pickles of CIFAR-10 and CIFAR-100 without executing them.
 
-No instruction makes more than a reference: arrays are put together at the end, one at a time. The
-official files are of protocol 2 and were written by Python 2; those saved again by Python 3 are
-read as well. Objects: NumPy's `ndarray.__reduce__` and `__reduce_ex__`.
+Instructions only create references; arrays are built at the end, one at a time. The official files
+use protocol 2 and were written by Python 2; files saved again by Python 3 are also read. Objects:
+NumPy's `ndarray.__reduce__` and `__reduce_ex__`.
 """
 
 import math
@@ -17,21 +17,21 @@ from adtr_jax.errors import InputError
 from adtr_jax.files.pickle_machine import DAMAGE, INSTRUCTIONS, PickleMachine, kind, pushing, shown
 
 MAX_ELEMENTS = 2**30  # in one array
-MAX_KEY = 100  # letters in a dictionary's key
+MAX_KEY = 100  # characters in a dictionary's key
 
 _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Stands for bytes that Python 3 writes as text in protocol 2."""
+    """Bytes, which Python 3 writes as text in protocol 2."""
 
     text: str
 
 
 @dataclass
 class _Dtype:
-    """An array's element type; the byte order is "|" for none, "<" or ">"."""
+    """An array's element type; the byte order is "|" (none), "<" or ">"."""
 
     code: str
     order: str = "|"
@@ -39,7 +39,7 @@ class _Dtype:
 
 @dataclass
 class Array:
-    """An array whose parts have been read and not yet been checked."""
+    """The unchecked parts of an array."""
 
     content: Any = b""
     dtype: Any = None
@@ -47,11 +47,7 @@ class Array:
     order: Any = "C"
 
     def to_numpy(self) -> Shaped[np.ndarray, "..."]:
-        """Return the array, which holds integers and cannot be written to.
-
-        Raises:
-            ValueError, TypeError: if the parts do not fit together.
-        """
+        """Return a read-only array of integers; raises ValueError or TypeError on bad parts."""
         if type(self.dtype) is not _Dtype or type(self.shape) is not tuple:
             raise TypeError("an array without type or shape")
         if not all(type(size) is int and 0 <= size <= MAX_ELEMENTS for size in self.shape):
@@ -69,18 +65,17 @@ class Array:
 
 
 def unpickle(data: bytes, where: str) -> dict[str, Any]:
-    """Interpret a pickle that holds one dictionary.
+    """Interpret a pickle of one dictionary.
 
     Args:
-        data: The pickle.
-        where: The file's name, for errors.
+        where: The file's name, for error messages.
 
     Returns:
-        The dictionary, whose keys are text whether they were text or bytes. Its values are not
-        checked: `integers` and `strings` do that.
+        The dictionary; keys are text, whether they were text or bytes. Its values are not checked:
+        `integers` and `strings` do that.
 
     Raises:
-        InputError: if the pickle is damaged, or asks for anything that such a dictionary does not
+        InputError: if the pickle is damaged, or requires anything that such a dictionary does not
             need.
     """
     try:
@@ -93,11 +88,7 @@ def unpickle(data: bytes, where: str) -> dict[str, Any]:
 
 
 def integers(batch: dict[str, Any], key: str, where: str) -> Shaped[np.ndarray, "..."]:
-    """Return an entry that is an array, or a list of integers, as an array.
-
-    Raises:
-        InputError: if it is missing or something else.
-    """
+    """Return entry `key`, an array or a list of integers; raises InputError if it is not."""
     value = _entry(batch, key, where)
     try:
         if type(value) is Array:
@@ -110,11 +101,7 @@ def integers(batch: dict[str, Any], key: str, where: str) -> Shaped[np.ndarray, 
 
 
 def strings(batch: dict[str, Any], key: str, where: str) -> list[str]:
-    """Return an entry that is a list of text or bytes, as text.
-
-    Raises:
-        InputError: if it is missing or something else.
-    """
+    """Return entry `key`, a list of text or bytes, as text; raises InputError if it is not."""
     value = _entry(batch, key, where)
     try:
         if type(value) is not list:
@@ -125,7 +112,6 @@ def strings(batch: dict[str, Any], key: str, where: str) -> list[str]:
 
 
 def damaged(where: str, error: Exception) -> InputError:
-    """The error about a file that cannot be read."""
     return InputError(f"{where} is truncated or damaged ({shown(str(error))}): get it again")
 
 
@@ -136,7 +122,7 @@ def _entry(batch: dict[str, Any], key: str, where: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return text, or bytes as text, of at most `MAX_KEY` letters."""
+    """Return text, or bytes as text, of at most `MAX_KEY` characters."""
     text = value.text if isinstance(value, _Encoded) else value
     if not isinstance(text, str | bytes) or len(text) > MAX_KEY:
         raise TypeError(f"a name is a {kind(value)}, or too long")
@@ -144,7 +130,7 @@ def _text(value: Any) -> str:
 
 
 def _bytes(value: Any) -> bytes | bytearray:
-    """Return the bytes that an array is made of; Python 2's are decoded as text by genops."""
+    """Return an array's bytes, which genops decodes to text if Python 2 wrote them."""
     content = value.text if isinstance(value, _Encoded) else value
     if isinstance(content, str):
         return content.encode("latin-1")
@@ -154,12 +140,12 @@ def _bytes(value: Any) -> bytes | bytearray:
 
 
 def _reconstruct(_type: Any, _shape: Any, _code: Any) -> Array:
-    """Stands for NumPy's _reconstruct: an array whose state follows."""
+    """Replaces NumPy's `_reconstruct`: an array whose state follows."""
     return Array()
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """Stands for NumPy's _frombuffer, of protocol 5."""
+    """Replaces NumPy's `_frombuffer`, of protocol 5."""
     return Array(content, dtype, shape, order)
 
 
@@ -170,15 +156,13 @@ def _dtype(code: Any, _align: Any, _copy: Any) -> _Dtype:
 
 
 def _encode(text: Any, encoding: Any) -> _Encoded:
-    """Stands for _codecs.encode, by which Python 3 writes bytes in protocol 2."""
+    """Replaces `_codecs.encode`, with which Python 3 writes bytes in protocol 2."""
     if type(text) is not str or encoding != "latin1":
         raise TypeError("bytes in an unknown encoding")
     return _Encoded(text)
 
 
 class _Machine(PickleMachine):
-    """The machine for CIFAR's batches."""
-
     names: ClassVar[Mapping[str, Any]] = {
         "numpy ndarray": None,
         "numpy dtype": _dtype,

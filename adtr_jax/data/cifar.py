@@ -1,8 +1,8 @@
-"""CIFAR-10 as one-class categories, and the anomalies that ADTR+ learns from beside them.
+"""CIFAR-10 as one-class categories, and the anomalies for ADTR+.
 
-One model a class: trained on the training images of the class, tested on its test images and as
-many of the other classes (You et al., Section 4.3). For ADTR+ they add as many irrelevant images,
-drawn from CIFAR-100.
+One model per class: trained on its training images, tested on its test images and an equal number
+from the other classes (You et al., Section 4.3). For ADTR+ the paper adds an equal number of
+irrelevant images, drawn from CIFAR-100.
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -17,7 +17,7 @@ from adtr_jax.data.image_set import ImageSet, Split
 from adtr_jax.data.samples import GOOD, Category, Sample
 from adtr_jax.errors import InputError, unknown
 
-# Of CIFAR-10, in the official order.
+# In the official order.
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -27,22 +27,22 @@ CLASSES = (
 def read_category(
     name: str, source: Path | None, seed: int, leave_out: Sequence[str] = ()
 ) -> Category:
-    """List the images of one class, and of the others as anomalies.
+    """List the images of one class, and images of the other classes as anomalies.
 
     Args:
         name: One of `CLASSES`.
-        source: Where CIFAR-10 lies, see `image_sources`; None: TFDS downloads and prepares it.
-        seed: Of the draw. The same classes, in the same order of images, give the same draw.
-        leave_out: Classes that are known anomalies in training, and so are left out of the test.
+        source: CIFAR-10 (see `image_sources`); None: downloaded and prepared by TFDS.
+        seed: Of the draw, which also depends on the classes and the order of their images.
+        leave_out: Classes that are known anomalies in training, excluded from the test.
 
     Returns:
-        All training images of the class; all its test images and as many, drawn at random without
-        replacement, of the other classes (all, if there are fewer). A sample is called
-        "test/dog/0012" after its class and its number among the class's images; its defect is its
-        class, or "good".
+        All training images of the class; all its test images and an equal number from the other
+        classes, drawn at random without replacement (all, if there are fewer). A sample is named
+        "test/dog/0012" after its class and its index in the class; its defect is its class, or
+        "good".
 
     Raises:
-        InputError: if there is no such class, it is itself left out, no other one remains, or the
+        InputError: if there is no such class, it is itself left out, no other class remains, or the
             source cannot be read or is not CIFAR-10.
     """
     for each in (name, *leave_out):
@@ -65,21 +65,21 @@ def read_category(
 def read_known_anomalies(
     classes: Sequence[str], source: Path | None, count: int, seed: int
 ) -> tuple[Sample, ...]:
-    """Draw training images of some classes of CIFAR-10, as anomalies that are known.
+    """Draw training images of some classes of CIFAR-10 as known anomalies.
 
     The test must leave these classes out: see `read_category`.
 
     Args:
         classes: At least one of `CLASSES`.
-        source: Where CIFAR-10 lies, as in `read_category`.
-        count: How many to draw, without replacement, from all of `classes` together.
+        source: As in `read_category`.
+        count: Number of images, drawn without replacement from all of `classes` together.
         seed: Of the draw.
 
     Returns:
         `count` samples without masks, or all if there are fewer, sorted by name.
 
     Raises:
-        InputError: if there is no such class, or as `read_category` does for the source.
+        InputError: if there is no such class, or as in `read_category` for the source.
     """
     for name in classes:
         _check_class(name)
@@ -87,18 +87,18 @@ def read_known_anomalies(
 
 
 def read_irrelevant_anomalies(source: Path | None, count: int, seed: int) -> tuple[Sample, ...]:
-    """Draw training images of another data set, as anomalies: the paper's come from CIFAR-100.
+    """Draw training images of another data set as anomalies; the paper uses CIFAR-100.
 
     Args:
-        source: Where the images lie, see `image_sources`; None: TFDS prepares CIFAR-100.
-        count: How many to draw, without replacement, from all classes together.
+        source: The data set (see `image_sources`); None: CIFAR-100, prepared by TFDS.
+        count: Number of images, drawn without replacement from all classes together.
         seed: Of the draw.
 
     Returns:
         `count` samples without masks, or all if there are fewer, sorted by name.
 
     Raises:
-        InputError: if the source cannot be read, has no training images, or holds classes of
+        InputError: if the source cannot be read, has no training images, or has classes of
             CIFAR-10, which are not irrelevant.
     """
     images = tfds_images.read("cifar100") if source is None else image_sources.read(source)

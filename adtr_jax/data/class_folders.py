@@ -1,9 +1,9 @@
-"""Images in folders named after their classes, on disc or in a zip file.
+"""Images in folders named after their classes, on disk or in a zip file.
 
     {train,test}/CLASS/*
 
-In a zip file, and on disc, all of it may lie in one folder. A zip file is never unpacked: its
-members are read one by one, when they are needed.
+The two may have one enclosing folder. A zip file is never unpacked: its members are read one by
+one, on demand.
 """
 
 import struct
@@ -22,7 +22,7 @@ from adtr_jax.errors import InputError
 
 MAX_IMAGE_BYTES = 2**28
 
-# What zipfile raises on bytes that make no sense, and on encryption and unknown compression.
+# What zipfile raises on malformed data, encryption and unknown compression.
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, LookupError),
     *(RuntimeError, OSError),
@@ -30,14 +30,10 @@ _DAMAGE = (
 
 
 class Archive:
-    """A zip file that several threads may read from."""
+    """A zip file that several threads may read."""
 
     def __init__(self, path: Path) -> None:
-        """Read the zip file's directory.
-
-        Raises:
-            InputError: if the file cannot be read, or its directory is damaged.
-        """
+        """Read the directory; raises InputError if the file is unreadable or damaged."""
         self._path = path
         self._lock = threading.Lock()
         try:
@@ -46,11 +42,7 @@ class Archive:
             raise self._damaged(str(path), error) from error
 
     def names(self) -> list[str]:
-        """Return the names of all members.
-
-        Raises:
-            InputError: if two are the same, or one is no printable text.
-        """
+        """Return all names; raises InputError if two are equal or one is not printable."""
         names = self._zip.namelist()
         if len(set(names)) < len(names):
             raise InputError(f"{self._path} holds two members of the same name: pack it again")
@@ -60,11 +52,7 @@ class Archive:
         return names
 
     def member(self, name: str) -> "Member":
-        """Return the member of that name.
-
-        Raises:
-            InputError: if it claims to be larger than an image can be.
-        """
+        """Return a member; raises InputError if it claims more than `MAX_IMAGE_BYTES`."""
         size = self._zip.getinfo(name).file_size
         if size > MAX_IMAGE_BYTES:
             raise InputError(
@@ -74,10 +62,11 @@ class Archive:
         return Member(self, name)
 
     def read(self, name: str) -> bytes:
-        """Return a member's bytes, whose checksum zipfile verifies.
+        """Return a member's bytes; zipfile verifies the checksum.
 
         Raises:
-            InputError: if it is damaged or encrypted, or the zip file can no longer be read.
+            InputError: if the member is damaged or encrypted, or the zip file can no longer be
+                read.
         """
         try:
             with self._lock:
@@ -95,17 +84,13 @@ class Archive:
 
 @dataclass(frozen=True)
 class Member:
-    """One file in a zip file."""
+    """A file in a zip file."""
 
     archive: Archive
     name: str
 
     def read_bytes(self) -> bytes:
-        """Return its bytes.
-
-        Raises:
-            InputError: as `Archive.read` does.
-        """
+        """Return the file's bytes; raises InputError as `Archive.read` does."""
         return self.archive.read(self.name)
 
     def __str__(self) -> str:
@@ -113,7 +98,7 @@ class Member:
 
 
 def read_folder(folder: Path) -> ImageSet:
-    """List the images of a folder that holds train or test, or both.
+    """List the images of a folder that holds train, test or both.
 
     Raises:
         InputError: if a class's folder is empty, or holds anything but images.
@@ -123,10 +108,10 @@ def read_folder(folder: Path) -> ImageSet:
 
 
 def read_zip(path: Path) -> ImageSet:
-    """List the images of a zip file that holds train or test, or both, or one folder of them.
+    """List the images of a zip file that holds train, test or both, or one folder of them.
 
     Raises:
-        InputError: as `read_folder` does; if the file is damaged, or of another layout.
+        InputError: as in `read_folder`, and if the file is damaged or of another layout.
     """
     archive = Archive(path)
     names = archive.names()

@@ -1,7 +1,7 @@
-"""One encoded file -> pixels: 8-bit colour or grey for an image, booleans for a mask.
+"""Decodes one file: an image to 8-bit RGB or grey, a mask to booleans.
 
-Pictures are turned upright as their EXIF orientation says (Pillow does so for TIFF by itself), as
-every viewer shows them and as masks are drawn on them. Of several frames or pages the first counts.
+Images are turned upright by their EXIF orientation (Pillow does so for TIFF itself), as viewers
+show them and as masks are drawn on them. Of several frames or pages the first is used.
 """
 
 import io
@@ -14,20 +14,20 @@ from PIL.ExifTags import Base as ExifTag
 from adtr_jax.data.samples import File
 from adtr_jax.errors import InputError
 
-# Only these of Pillow's decoders see a user's file, whatever its name says.
+# The only Pillow decoders applied to a user's file, whatever its suffix.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
 def decode_image(file: File) -> Image.Image:
-    """Decode an image to mode "RGB", or "L" if it is grey, with 8 bits a channel.
+    """Decode an image to mode "RGB", or "L" if it is grey, with 8 bits per channel.
 
     16-bit grey is scaled by 255/65535, so a camera's 12 bits in a 16-bit file come out dark: scale
-    such images up before. Transparent pixels are blended with black, for what an editor leaves
-    below a transparent background is arbitrary.
+    such images up beforehand. Transparent pixels are blended with black, because the colours that
+    editors store under a transparent background are arbitrary.
 
     Raises:
-        InputError: if the file cannot be read or decoded, is too large for Pillow's limit, or
-            holds 32-bit integers or floats, whose range is unknown.
+        InputError: if the file cannot be read or decoded, exceeds Pillow's size limit, or holds
+            32-bit integers or floats, whose range is unknown.
     """
     image = _decode(file)
     if image.mode.startswith("I;16"):
@@ -45,12 +45,12 @@ def decode_image(file: File) -> Image.Image:
 
 
 def decode_mask(file: File) -> Bool[np.ndarray, "h w"]:
-    """Decode a mask: True where any colour channel is above 0 and the pixel is not transparent.
+    """Decode a mask: True where a colour channel is above 0 and the pixel is not transparent.
 
-    In a JPEG file, where compression smears small values around every edge, the limit is 127.
+    In a JPEG file, where compression spreads small values around edges, the threshold is 127.
 
     Raises:
-        InputError: as `decode_image` does, except for 32-bit values; and if no pixel is marked.
+        InputError: as in `decode_image`, except for 32-bit values; and if no pixel is True.
     """
     image = _decode(file)
     limit = 127 if image.format == "JPEG" else 0
@@ -65,10 +65,9 @@ def decode_mask(file: File) -> Bool[np.ndarray, "h w"]:
 
 
 def upright_size(file: File) -> tuple[int, int]:
-    """Return width and height of the decoded image from the file's header alone.
+    """Return the decoded image's width and height, from the file's header alone.
 
-    Raises:
-        InputError: if the header cannot be read.
+    Raises InputError if the header cannot be read.
     """
     with _open(file) as image:
         width, height = image.size
@@ -115,7 +114,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1  # Pillow turns TIFF upright, and reports the upright size
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # getexif() would decode the file to look behind the pixels
+        return 1  # getexif() would decode the file to look for it after the pixels
     return int(image.getexif().get(ExifTag.Orientation, 1))
 
 

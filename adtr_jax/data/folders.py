@@ -1,4 +1,4 @@
-"""Folders in MVTec layout (see `layout`), one folder a category."""
+"""Folders in MVTec layout (see `layout`), one folder per category."""
 
 import os
 from pathlib import Path
@@ -35,14 +35,10 @@ def categories(root: Path) -> list[str]:
 
 
 def read_category(root: Path, category: str) -> Category:
-    """List the images and masks of one category; nothing is decoded yet.
-
-    Args:
-        root: The folder that holds the categories.
-        category: The name of one of its folders.
+    """List the images and masks of the category's folder in `root`; none is decoded.
 
     Raises:
-        InputError: as `categories` and `layout.arrange` do, and if there is no such category.
+        InputError: as in `categories` and `layout.arrange`, and if there is no such category.
     """
     known = categories(root)
     folder = root.expanduser() / category
@@ -74,7 +70,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _is_category(folder: Path) -> bool:
-    # Unlike Path.is_dir this says no, too, where access is denied (lost+found on a data disk).
+    # Unlike Path.is_dir, False where access is denied (lost+found on a data disk).
     return os.path.isdir(folder / "train" / GOOD)
 
 

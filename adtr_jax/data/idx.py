@@ -1,10 +1,10 @@
-"""Grey images in IDX files, as MNIST and Fashion-MNIST have them.
+"""Grey images in IDX files, such as MNIST and Fashion-MNIST.
 
     {train,t10k}-images-idx3-ubyte[.gz]     the images: a header, then 8-bit grey values by rows
     {train,t10k}-labels-idx1-ubyte[.gz]     their labels, 8 bits each
 
-The files name no classes, so these are called "0", "1" and so on.
-Format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+The files do not name the classes, so these are called "0", "1" and so on. Format: LeCun, Cortes and
+Burges, "The MNIST database of handwritten digits".
 """
 
 import gzip
@@ -28,12 +28,12 @@ _GZIP = b"\x1f\x8b"
 
 
 def is_idx(folder: Path) -> bool:
-    """Whether the folder holds IDX files of images."""
+    """Return whether the folder holds IDX files of images."""
     return any(_find(folder, f"{prefix}-images", 3) for prefix in _PREFIXES.values())
 
 
 def read(folder: Path) -> ImageSet:
-    """Read the images of a folder that holds the training or the test images, or both.
+    """Read the images of a folder that holds training images, test images or both.
 
     Raises:
         InputError: if labels are missing, or a file is damaged or of another format.
@@ -75,7 +75,7 @@ def _require(folder: Path, stem: str, dimensions: int) -> Path:
 
 
 def _read(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
-    """Return the array in an IDX file, which may be compressed."""
+    """Return the array in an IDX file, which may be gzipped."""
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == _GZIP

@@ -1,7 +1,4 @@
-"""What a source of classed images consists of: encoded images by split and class.
-
-`image_sources` finds and reads the sources; nothing is decoded here.
-"""
+"""Sets of encoded images by split and class, as `image_sources` reads them."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +19,13 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in classes, split into training and test images, not yet read.
+    """Encoded images by split and class, not yet read.
 
     Attributes:
         where: The source's name, for messages.
         classes: The names of the classes, in the source's order.
-        files: The images of a split and class, in the source's order; a class without images in a
-            split is not there.
+        files: The images of each split and class, in the source's order; there is no entry for a
+            class without images in a split.
     """
 
     where: str
@@ -36,11 +33,7 @@ class ImageSet:
     files: Mapping[tuple[Split, str], tuple[File, ...]] = field(repr=False)
 
     def of(self, split: Split, name: str) -> tuple[File, ...]:
-        """Return the images of one class.
-
-        Raises:
-            InputError: if there is no such class, or it has no images in the split.
-        """
+        """Return the images of one class; raises InputError if there are none."""
         if name not in self.classes:
             raise unknown(f"no class in {self.where}", name, self.classes)
         files = self.files.get((split, name), ())
@@ -54,18 +47,12 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class PixelImage:
-    """An image that is kept as pixels: `read_bytes` encodes it as a BMP file, without loss.
-
-    Attributes:
-        pixels: 8-bit colour or grey.
-        name: What messages call it.
-    """
+    """An image held as 8-bit RGB or grey; `read_bytes` encodes it losslessly as BMP."""
 
     pixels: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"]
     name: str
 
     def read_bytes(self) -> bytes:
-        """Return the encoded image."""
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(self.pixels)).save(buffer, "BMP")
         return buffer.getvalue()
@@ -77,12 +64,7 @@ class PixelImage:
 def by_class(
     files: Iterable[tuple[File, int]], classes: Sequence[str]
 ) -> dict[str, tuple[File, ...]]:
-    """Group images by class, in their order; a class without images is left out.
-
-    Args:
-        files: Images and the indices of their classes.
-        classes: The names of the classes.
-    """
+    """Group images, given with the indices of their classes; empty classes are left out."""
     groups: dict[str, list[File]] = {name: [] for name in classes}
     for file, label in files:
         groups[classes[label]].append(file)
@@ -90,17 +72,7 @@ def by_class(
 
 
 def check_labels(labels: Integer[np.ndarray, "..."], images: int, classes: int, file: Path) -> None:
-    """Check that there is one label an image, each the index of a class.
-
-    Args:
-        labels: The labels in `file`.
-        images: How many images there are.
-        classes: How many classes there are.
-        file: The file, for the message.
-
-    Raises:
-        InputError: if that is not so.
-    """
+    """Raise InputError unless there is one label per image, each the index of a class."""
     if labels.shape != (images,):
         raise InputError(
             f"{file} has {labels.size:,} labels for {images:,} images: get the data set again"

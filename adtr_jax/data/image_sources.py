@@ -1,10 +1,10 @@
-"""Finds out what a source of classed images is, and reads it.
+"""Detects and reads sources of images in classes.
 
 * a folder, or a zip file, of {train,test}/CLASS/* (`class_folders`);
 * the official CIFAR-10 or CIFAR-100 for Python: the tar.gz, or the folder in it (`python_batches`);
-* a folder of IDX files, as of MNIST and Fashion-MNIST (`idx`).
+* a folder of IDX files, such as MNIST and Fashion-MNIST (`idx`).
 
-All but the tar.gz may lie in one folder more.
+All but the tar.gz may have one enclosing folder.
 """
 
 import zipfile
@@ -23,13 +23,10 @@ _GZIP = b"\x1f\x8b"
 
 
 def read(source: Path) -> ImageSet:
-    """List the images of a source, of whatever kind it is; none is decoded yet.
-
-    Args:
-        source: One of those above.
+    """List the images of any source above; none is decoded.
 
     Raises:
-        InputError: if `source` does not exist or is none of those above, or as its reader does.
+        InputError: if `source` does not exist or is none of the above, or as its reader does.
     """
     source = source.expanduser()
     if not source.exists():

@@ -1,7 +1,7 @@
-"""Samples -> arrays of one size, decoded in threads, always in the order of the samples.
+"""Loads samples as arrays of one size, decoded in threads, in the order of the samples.
 
-Loading is also the check: each file is decoded here and nowhere else, so whoever loads training
-images, test images and masks before training knows that every file is sound.
+Loading is also the check: files are decoded nowhere else, so loading training images, test images
+and masks before training ensures that every file is sound.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,21 +23,20 @@ _Result = TypeVar("_Result")
 def load_images(
     samples: Sequence[Sample], size: int, crop: float = 1.0
 ) -> UInt8[np.ndarray, "n {size} {size} 3"]:
-    """Read the images as RGB, at `size` x `size` by Pillow's bilinear filter.
+    """Load the images as RGB, at `size` x `size` by Pillow's bilinear filter.
 
-    The filter is Pillow's, which averages over the pixels it shrinks. The aspect ratio is not kept.
-    An image is resized to `size / crop`, rounded, and its centre is cut out.
+    The filter averages over the pixels when shrinking. The aspect ratio is not kept. An image is
+    resized to `size / crop`, rounded, and its centre is cropped.
 
     Args:
-        samples: n samples.
         size: Side s of the result in pixels.
-        crop: The share of each side that is kept.
+        crop: Fraction of each side that is kept.
 
     Returns:
-        Values 0 to 255.
+        Values in 0..255.
 
     Raises:
-        InputError: the first file, in the order of `samples`, that `decode_image` refuses.
+        InputError: for the first file, in the order of `samples`, that `decode_image` rejects.
     """
 
     def load(sample: Sample) -> UInt8[np.ndarray, "s s 3"]:
@@ -53,19 +52,18 @@ def load_images(
 def load_masks(
     samples: Sequence[Sample], size: int, crop: float = 1.0
 ) -> Bool[np.ndarray, "n {size} {size}"]:
-    """Read the masks, at `size` x `size` by nearest neighbour; True is anomalous.
+    """Load the masks, at `size` x `size` by nearest neighbour; True is anomalous.
 
     Args:
-        samples: n samples. The anomalous ones must have a mask (`Category.has_masks`).
-        size: Side s of the result in pixels.
-        crop: The share of each side that is kept, as in `load_images`.
+        samples: The anomalous ones must have a mask (`Category.has_masks`).
+        size, crop: As in `load_images`.
 
     Returns:
-        All False for a normal sample.
+        Masks; all False for a normal sample.
 
     Raises:
-        InputError: the first file, in the order of `samples`, that `decode_mask` refuses, or whose
-            size differs from its image's; or an anomalous sample without a mask.
+        InputError: for the first file, in the order of `samples`, that `decode_mask` rejects or
+            whose size differs from its image's; or for an anomalous sample without a mask.
     """
 
     def load(sample: Sample) -> Bool[np.ndarray, "s s"]:
@@ -90,7 +88,7 @@ def load_masks(
 
 
 def _centre(image: Image.Image, size: int, crop: float, filter_: Image.Resampling) -> Image.Image:
-    """The image at `size / crop`, of which the centre is kept."""
+    """Return the centre of the image resized to `size / crop`."""
     whole = round(size / crop)
     before = (whole - size) // 2
     resized = image.resize((whole, whole), filter_)

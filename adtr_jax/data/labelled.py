@@ -1,9 +1,11 @@
-"""The user's own anomalies, for ADTR+ to learn from: images with masks (Eq. 7) or without (Eq. 9).
+"""The user's own anomalies for ADTR+: images with masks (Eq. 7) or without (Eq. 9).
 
-DIR/test/DEFECT/*                       in the layout of a category, which has masks, too:
-DIR/ground_truth/DEFECT/STEM_mask.png   see `layout`
-DIR/DEFECT/*                            without masks, one folder a defect type
-DIR/*                                   without masks, defect type "anomaly"
+    DIR/test/DEFECT/*                       the layout of a category, with or without masks:
+    DIR/ground_truth/DEFECT/STEM_mask.png   see `layout`
+    DIR/DEFECT/*                            without masks, one folder per defect type
+    DIR/*                                   without masks, defect type "anomaly"
+
+Nothing is decoded here.
 """
 
 import dataclasses
@@ -20,17 +22,14 @@ _DEFECT = "anomaly"
 
 
 def read_anomalies(folder: Path) -> tuple[Sample, ...]:
-    """List anomalous images, and their masks if they have any; nothing is decoded yet.
-
-    Args:
-        folder: A folder in one of the layouts above.
+    """List anomalous images in one of the layouts above, and their masks if there are any.
 
     Returns:
         Samples sorted by name, all with a mask or all without.
 
     Raises:
-        InputError: if there is no such folder, it holds no images, normal images or something else;
-            if some images have a mask and others have none; or as `layout.arrange` does.
+        InputError: if the folder does not exist, or holds no images, normal images or other files;
+            if only some images have a mask; or as in `layout.arrange`.
     """
     folder = folder.expanduser()
     where = folder.as_posix()
@@ -47,20 +46,13 @@ def read_anomalies(folder: Path) -> tuple[Sample, ...]:
 
 
 def without(category: Category, anomalies: Sequence[Sample]) -> Category:
-    """Take the images that are trained on as anomalies out of a category's test.
+    """Remove the images that are trained on as anomalies from a category's test images.
 
-    So a user can point at copies of a few test images: those are recognised by their bytes.
-
-    Args:
-        category: The category to test on.
-        anomalies: Anomalous images to learn from.
-
-    Returns:
-        The category without these test images; what was dropped is the difference in length.
+    They are recognised by their bytes, so the anomalies may be copies of a few test images.
 
     Raises:
-        InputError: if one of the anomalies is a normal test image, no anomalous test image remains,
-            or a file cannot be read.
+        InputError: if an anomaly is also a normal test image, no anomalous test image remains, or a
+            file cannot be read.
     """
     by_digest = {_digest(sample.image): sample for sample in anomalies}
     kept = []

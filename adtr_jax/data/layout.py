@@ -1,11 +1,11 @@
-"""The layout of MVTec-AD: which files of a category are images, and which mask belongs to which.
+"""The layout of MVTec-AD: the images of a category, and the mask of each.
 
-    CATEGORY/train/good/*                           normal images to learn from
-    CATEGORY/test/good/*                            normal images to test on
-    CATEGORY/test/DEFECT/*                          anomalous images, one folder a defect type
+    CATEGORY/train/good/*                           normal training images
+    CATEGORY/test/good/*                            normal test images
+    CATEGORY/test/DEFECT/*                          anomalous images, one folder per defect type
     CATEGORY/ground_truth/DEFECT/STEM_mask.png      the mask of test/DEFECT/STEM.*
 
-Works on names alone, so that folders and archives are read by the same rules.
+Works on names alone, so that the same rules apply to folders and archives.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ from adtr_jax.errors import InputError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TOP_FOLDERS = ("train", "test", "ground_truth")
 
-# What may lie beside images and is no image. Any other type is an error, for an image of a type
-# that we cannot read must not be left out silently.
+# Files that may accompany images. Any other type is an error, so that images of an unsupported type
+# are not left out silently.
 _COMPANIONS = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".db", ".ini")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image: its name and its mask's, relative to the category's folder."""
+    """An image: its name and its mask's, relative to the category's folder."""
 
     name: str
     defect: str
@@ -34,10 +34,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """The visible content of a folder: below each path its image files and its subfolders.
+    """The visible content of a folder: files and subfolders by path.
 
     Attributes:
-        where: The folder, for the messages.
+        where: The folder, for messages.
         files: Path relative to the folder ("" is itself) -> sorted names of files.
         folders: As `files`, the names of the subfolders.
     """
@@ -52,7 +52,6 @@ class Listing:
 
         Args:
             names: Paths relative to the folder, with "/" separators; those of folders end with "/".
-            where: The folder.
         """
         files: dict[str, list[str]] = {"": []}
         folders: dict[str, list[str]] = {"": []}
@@ -72,7 +71,7 @@ class Listing:
         return cls(where, files, folders)
 
     def images(self, folder: str) -> list[str]:
-        """Return the sorted file names in `folder`, which must hold images and nothing else.
+        """Return the sorted file names in `folder`, which must hold only images.
 
         Raises:
             InputError: if it is missing or empty, or holds folders or files of another type.
@@ -96,7 +95,7 @@ class Listing:
         return self.files[folder]
 
     def types(self, top: str) -> list[str]:
-        """Return the folders in `top`, which must hold no images of its own."""
+        """Return the folders in `top`; raises InputError if files lie directly in it."""
         if self.files.get(top):
             raise InputError(
                 f"{self.where}/{top}/{self.files[top][0]} lies directly in {top}: "
@@ -109,18 +108,17 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
     """Sort a category's files into training and test images, and pair the masks.
 
     Args:
-        names: Paths relative to the category's folder, with "/" separators; a folder's path ends
+        names: Paths relative to the category's folder, with "/" separators; those of folders end
             with "/". Hidden files and text files are ignored.
-        where: The category's folder, for the messages.
+        where: The category's folder, for messages.
 
     Returns:
         The entries of train/good and those of test, each sorted by name. Normal images have no
-        mask, even where ground_truth/good exists. Without any mask at all every mask is None.
+        mask, even if ground_truth/good exists. Without any masks, every mask is None.
 
     Raises:
-        InputError: if a folder is missing or empty, a file is of an unknown type or out of place,
-            a mask has no image, an image has two masks, or some anomalous images have a mask and
-            others have none.
+        InputError: if a folder is missing or empty, a file is of an unknown type or misplaced, a
+            mask has no image, an image has two masks, or only some anomalous images have a mask.
     """
     listing = Listing.of(names, where)
     listing.types("train")
@@ -140,13 +138,13 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
 
 
 def arrange_anomalies(names: Iterable[str], where: str) -> list[Entry]:
-    """Pair images and masks as `arrange` does, in a folder that holds anomalous images alone.
+    """Pair images and masks as `arrange` does, in a folder of anomalous images only.
 
     Returns:
         The entries of test, sorted by name: all with a mask, or none.
 
     Raises:
-        InputError: as `arrange` does, and if there are normal images or no anomalous ones.
+        InputError: as in `arrange`, and if there are normal images or no anomalous ones.
     """
     listing = Listing.of(names, where)
     images = {defect: listing.images(f"test/{defect}") for defect in listing.types("test")}

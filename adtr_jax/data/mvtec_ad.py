@@ -16,25 +16,24 @@ if TYPE_CHECKING:
 
 
 def read_category(category: str, data_dir: Path | None = None) -> Category:
-    """List the images and masks of one category, after downloading the archive if need be.
+    """List the images and masks of one category, after downloading the archive if necessary.
 
-    The first call downloads 5.3 GB into `data_dir`/downloads, with progress, and checks the
-    SHA-256; the first call for a category copies its images out of the archive. The archive is
-    also taken from `data_dir`/downloads/manual if it lies there.
+    The first call downloads 5.3 GB into `data_dir`/downloads, with a progress bar, and checks the
+    SHA-256; the first call for a category copies its images out of the archive. An archive in
+    `data_dir`/downloads/manual is used instead of a download.
 
     Args:
-        category: One of `mvtec_ad_archive.CATEGORIES`.
-        data_dir: Where TFDS keeps its data sets; None is TFDS's own default, the environment
-            variable TFDS_DATA_DIR or ~/tensorflow_datasets.
+        data_dir: Where TFDS keeps its data sets. Default: the environment variable TFDS_DATA_DIR,
+            or ~/tensorflow_datasets.
 
     Raises:
-        InputError: if there is no such category, tensorflow-datasets is not installed, the archive
-            cannot be downloaded or written, or is not the expected one.
+        InputError: if there is no such category, tensorflow-datasets is not installed, or the
+            archive cannot be downloaded or written, or is not the expected one.
     """
     if category not in mvtec_ad_archive.CATEGORIES:
         raise unknown("no category of MVTec-AD", category, mvtec_ad_archive.CATEGORIES)
     try:
-        # Takes half a second, and those who bring their own folder do without.
+        # Takes half a second, and is not needed for the user's own folders.
         from adtr_jax.data import mvtec_ad_builder
     except ImportError as error:
         raise InputError(
@@ -73,7 +72,7 @@ def _prepare(builder: "MvtecAd") -> None:
 
 
 def _brief(error: BaseException) -> str:
-    """Return the innermost cause's message in one line, for requests nests several."""
+    """Return the innermost cause's message in one line, because requests nests several."""
     while error.__context__ is not None:
         error = error.__context__
     return " ".join(str(error).split()) or type(error).__name__

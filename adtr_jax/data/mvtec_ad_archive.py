@@ -1,4 +1,4 @@
-"""MVTec-AD as it is published: its categories, and the archive that holds them."""
+"""MVTec-AD as published: its categories, and the archive that holds them."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ CATEGORIES = (
 
 @dataclass(frozen=True)
 class Archive:
-    """The file to download: address, size in bytes, and SHA-256 in hexadecimal."""
+    """The file to download: URL, size in bytes, and SHA-256 in hexadecimal."""
 
     url: str
     size: int
@@ -33,11 +33,10 @@ class Archive:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
         return self.url.rsplit("/", 1)[-1]
 
 
-# MVTec moves the file now and then: the address may change, the file may not.
+# MVTec moves the file occasionally: the URL may change, the file may not.
 ARCHIVE = Archive(
     url="https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/"
     "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz",

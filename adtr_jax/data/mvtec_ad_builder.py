@@ -1,9 +1,9 @@
-"""The TFDS builder of MVTec-AD; imported by `mvtec_ad` when it is needed, for TFDS is slow to load.
+"""The TFDS builder of MVTec-AD, imported by `mvtec_ad` on use, because TFDS is slow to load.
 
 TFDS prepares and reads it without TensorFlow because the features are the files' encoded bytes
-(image features would need TensorFlow to be written) in ArrayRecord files. Unpacking by TFDS would
-need TensorFlow, too, so each category is picked out of the archive as a stream: that takes no disk
-space, and one or two minutes of decompression a category, once.
+(writing image features would need TensorFlow) in ArrayRecord files. Extraction by TFDS would also
+need TensorFlow, so each category is read from the archive as a stream: that takes no disk space,
+and one or two minutes of decompression per category, once.
 """
 
 import tarfile
@@ -23,7 +23,7 @@ from adtr_jax.data.tfds_prepare import Record
 
 
 class MvtecAd(tfds.core.GeneratorBasedBuilder):
-    """MVTec-AD for TFDS: one configuration a category, splits train and test.
+    """MVTec-AD for TFDS: one configuration per category, splits train and test.
 
     Features, all as bytes: name ("test/crack/003.png"), defect ("crack", "good"), image and mask
     (the encoded files; the mask is empty for a normal image).
@@ -81,12 +81,12 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 
 
 def builder_of(category: str, data_dir: Path | None) -> MvtecAd:
-    """Return the builder of one category; nothing is downloaded yet."""
+    """Return the builder of one category; nothing is downloaded."""
     return MvtecAd(config=category, data_dir=data_dir, file_format="array_record")
 
 
 def read(builder: MvtecAd) -> Category:
-    """Return the samples of the builder's category, which must be prepared."""
+    """Return the samples of a prepared builder's category."""
     return Category(
         builder.builder_config.name,
         train=_samples(builder, "train"),
@@ -107,7 +107,7 @@ def _samples(builder: MvtecAd, split: str) -> tuple[Sample, ...]:
 
 
 def _read_archive(archive: Path, category: str) -> dict[str, bytes]:
-    """Return a category's files by their path relative to its folder: 0.35 GB on average."""
+    """Return a category's files by path relative to its folder: 0.35 GB on average."""
     files = {}
     with archive.open("rb") as raw:
         progress = tqdm.wrapattr(

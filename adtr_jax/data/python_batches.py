@@ -1,10 +1,10 @@
-"""CIFAR-10 and CIFAR-100 as their authors publish them for Python, packed or not.
+"""CIFAR-10 and CIFAR-100 as their authors publish them for Python, packed or unpacked.
 
     cifar-10-python.tar.gz    cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}
     cifar-100-python.tar.gz   cifar-100-python/{train,test,meta}
 
-Of CIFAR-100's two sets of labels the fine ones count. The files are pickles, which `batch_pickle`
-reads without running anything in them; the archive is read as a stream and never unpacked to disc.
+Of CIFAR-100's labels the fine ones are used. The files are pickles, which `batch_pickle` reads
+without executing them; the archive is read as a stream and never unpacked to disk.
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html
@@ -38,7 +38,7 @@ _CLASS = re.compile(r"\w[\w .-]*")
 
 @dataclass(frozen=True)
 class Format:
-    """The names of a data set's files, and of the entries that matter in them."""
+    """The names of a data set's files, and of the entries that are read."""
 
     batches: dict[Split, tuple[str, ...]]
     meta: str
@@ -47,7 +47,6 @@ class Format:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All file names."""
         return (*self.batches["train"], *self.batches["test"], self.meta)
 
 
@@ -67,7 +66,7 @@ _FORMATS = (CIFAR10, CIFAR100)
 
 
 def is_batches(folder: Path) -> bool:
-    """Whether the folder holds files of one of the two data sets."""
+    """Return whether the folder holds files of one of the two data sets."""
     return any((folder / name).is_file() for each in _FORMATS for name in each.files)
 
 
@@ -75,7 +74,7 @@ def read_folder(folder: Path) -> ImageSet:
     """Read the batches in a folder.
 
     Raises:
-        InputError: if a file is missing, damaged, or asks for anything but images and labels.
+        InputError: if a file is missing, damaged, or requires anything but images and labels.
     """
     present = {name for each in _FORMATS for name in each.files if (folder / name).is_file()}
 
@@ -97,7 +96,7 @@ def read_archive(path: Path) -> ImageSet:
     """Read the batches in a compressed tar file, in which they lie in one folder or in none.
 
     Raises:
-        InputError: as `read_folder` does, and if the archive is damaged or absurdly large.
+        InputError: as in `read_folder`, and if the archive is damaged or too large.
     """
     wanted = {name for each in _FORMATS for name in each.files}
     batches: dict[str, dict[str, Any]] = {}
@@ -109,7 +108,7 @@ def read_archive(path: Path) -> ImageSet:
                 if not member.isreg() or len(parts) > 2 or not wanted.intersection(parts[-1:]):
                     continue
                 content = tar.extractfile(member)
-                assert content is not None  # it is None for folders and the like alone
+                assert content is not None  # it is None only for folders and the like
                 data = content.read(MAX_BYTES + 1)
                 batches[parts[-1]] = _unpickle(data, f"{path}/{member.name}")
         while stream.read(2**20):
@@ -118,7 +117,7 @@ def read_archive(path: Path) -> ImageSet:
 
 
 class _Limited:
-    """A stream that ends in an error where it gets too long."""
+    """A stream that raises InputError after `MAX_ARCHIVE_BYTES`."""
 
     def __init__(self, stream: GzipFile, path: Path) -> None:
         self._stream = stream
@@ -126,7 +125,7 @@ class _Limited:
         self._left = MAX_ARCHIVE_BYTES
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, `size` unless the stream ends before."""
+        """Return the next `size` bytes, or fewer at the end of the stream."""
         data = self._stream.read(size)
         self._left -= len(data)
         if self._left < 0:
@@ -154,7 +153,7 @@ def _unpickle(data: bytes, where: str) -> dict[str, Any]:
 def _image_set(
     source: Path, present: Collection[str], load: Callable[[str], dict[str, Any]]
 ) -> ImageSet:
-    """Put together the images of the format whose files are present, loaded one by one."""
+    """Return the images of the format whose files are present, loaded one by one."""
     form = next((each for each in _FORMATS if set(each.files) & set(present)), None)
     if form is None:
         raise InputError(

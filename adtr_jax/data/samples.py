@@ -1,4 +1,4 @@
-"""What a data set consists of: samples, and the categories that group them."""
+"""Samples, and the categories that group them."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -24,10 +24,9 @@ class Sample:
 
     Attributes:
         name: Path relative to the category's folder, with "/" separators: "test/crack/003.png".
-        image: The encoded image.
         defect: "good" for a normal image, else the name of the defect type's folder.
-        mask: The encoded ground truth, or None if there is none at hand. Always None for a normal
-            image, whose mask is zero everywhere.
+        mask: The encoded ground truth, if available. Always None for a normal image, whose mask is
+            zero everywhere.
     """
 
     name: str
@@ -43,10 +42,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Category:
-    """The images that one model is trained on, and those it is tested on.
+    """The training and test images of one model.
 
     Attributes:
-        name: The category's name: "grid".
         train: Normal images, sorted by name.
         test: Normal and anomalous images, sorted by name.
     """
@@ -57,6 +55,6 @@ class Category:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every anomalous test image has a mask, and there is at least one."""
+        """Whether there are anomalous test images and all of them have a mask."""
         anomalous = [sample for sample in self.test if sample.label]
         return bool(anomalous) and all(sample.mask is not None for sample in anomalous)

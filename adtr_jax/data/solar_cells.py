@@ -1,8 +1,8 @@
-"""Solar cells in electroluminescence, from the Python package `elpv-dataset`.
+"""Electroluminescence images of solar cells, from the Python package `elpv-dataset`.
 
 2,624 grey images of 300 x 300 pixels, each with the probability that the cell is defective, as
-experts judged it (0, 1/3, 2/3 or 1). There are no masks. Licence: CC BY-NC-SA 4.0.
-Source: Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
+judged by experts (0, 1/3, 2/3 or 1). There are no masks. Licence: CC BY-NC-SA 4.0. Source:
+Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
 Electroluminescence Imagery", EU PVSEC 2018; https://github.com/zae-bayern/elpv-dataset
 """
 
@@ -23,9 +23,9 @@ _SPLIT_SEED = 0
 def read_category(name: str) -> Category:
     """List the cells of one kind, "mono" (monocrystalline) or "poly" (polycrystalline).
 
-    The cells of probability 0 are normal: of these 80 %, drawn with a fixed seed, are trained on
-    and the rest tested on (mono 470 and 118, poly 736 and 184). The cells of probability 1 are
-    anomalous (mono 313, poly 402), with the defect type "defective". Those between, on which the
+    Cells of probability 0 are normal: 80 % of them, drawn with a fixed seed, are training images
+    and the rest test images (mono 470 and 118, poly 736 and 184). Cells of probability 1 are
+    anomalous (mono 313, poly 402), with the defect type "defective". Those in between, of which the
     experts were not sure, are left out.
 
     Raises:
@@ -52,7 +52,7 @@ def _by_name(sample: Sample) -> str:
 
 
 def _folder() -> Path:
-    # The package's own loader would decode all images; its folder is all that is needed.
+    # Only the package's folder is needed; its own loader would decode all images.
     spec = find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the solar cells are not installed: pip install elpv-dataset")
@@ -60,7 +60,7 @@ def _folder() -> Path:
 
 
 def _labels(table: Path) -> list[tuple[str, float, str]]:
-    """Return path, probability and kind of every cell."""
+    """Return the path, probability and kind of every cell."""
     try:
         rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
         return [(path, float(probability), kind) for path, probability, kind in rows]

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as TensorFlow Datasets prepares them.
+"""CIFAR-10 and CIFAR-100, prepared by TensorFlow Datasets.
 
-Preparing them needs TensorFlow itself, once; a data set that is prepared as ArrayRecord files, as
-it is done here, is read without. TFDS's usual TFRecord files can be read by TensorFlow alone.
+Preparing them needs TensorFlow, once; the ArrayRecord files prepared here are read without it.
+TFDS's default TFRecord files can only be read with TensorFlow.
 """
 
 from importlib.util import find_spec
@@ -25,16 +25,15 @@ _INSTEAD: dict[Name, str] = {
 
 
 def read(name: Name, data_dir: Path | None = None) -> ImageSet:
-    """List the images, after downloading and preparing the data set if need be.
+    """List the images, after downloading and preparing the data set if necessary.
 
     Args:
-        name: What TFDS calls the data set.
-        data_dir: Where TFDS keeps its data sets; None is TFDS's own default, the environment
-            variable TFDS_DATA_DIR or ~/tensorflow_datasets.
+        data_dir: Where TFDS keeps its data sets. Default: the environment variable TFDS_DATA_DIR,
+            or ~/tensorflow_datasets.
 
     Raises:
         InputError: if a package is missing, or the data set cannot be downloaded or prepared, or is
-            there in a format that only TensorFlow can read.
+            present in a format that only TensorFlow can read.
     """
     try:
         import tensorflow_datasets as tfds
@@ -59,7 +58,7 @@ def read(name: Name, data_dir: Path | None = None) -> ImageSet:
 def _prepare(builder: "tfds.core.DatasetBuilder", name: Name) -> None:
     from adtr_jax.data.tfds_prepare import DOWNLOAD_ERRORS, ChecksumError, prepare
 
-    if find_spec("tensorflow") is None:  # TFDS would notice after the download
+    if find_spec("tensorflow") is None:  # TFDS would only notice after the download
         raise InputError(
             f"preparing {name} by TFDS needs TensorFlow: pip install tensorflow, or "
             f"{_INSTEAD[name]}"

@@ -1,6 +1,6 @@
-"""What all data sets by TensorFlow Datasets share: preparing them, its errors, its records.
+"""Preparation, errors and records common to all data sets from TensorFlow Datasets.
 
-Imported when it is needed, for TFDS is slow to load.
+Imported on use, because TFDS is slow to load.
 """
 
 import logging
@@ -14,13 +14,13 @@ from tensorflow_datasets.core.download import download_manager, downloader, util
 ChecksumError = download_manager.NonMatchingChecksumError
 DOWNLOAD_ERRORS = (util.DownloadError, requests.RequestException)
 
-# TFDS would try ten times, for over three minutes, before it admits that there is no network.
+# TFDS's default of ten takes over three minutes to report that there is no network.
 downloader.MAX_RETRIES = 3
 
 
 @dataclass(frozen=True)
 class Record:
-    """A file that is kept in a prepared split: field `key` of record number `index`."""
+    """An encoded file in a prepared split: field `key` of record `index`."""
 
     source: Any
     index: int
@@ -28,7 +28,6 @@ class Record:
     name: str
 
     def read_bytes(self) -> bytes:
-        """Return the file's encoded bytes."""
         return self.source[self.index][self.key]
 
     def __str__(self) -> str:
@@ -36,15 +35,14 @@ class Record:
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> None:
-    """Download what the builder needs unless it is there, check it, and prepare it.
+    """Download the builder's data unless present, check it, and prepare it.
 
-    Raises:
-        ChecksumError, one of DOWNLOAD_ERRORS, OSError: what their names say.
+    Raises ChecksumError, one of `DOWNLOAD_ERRORS`, or OSError.
     """
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     retries = logging.getLogger("urllib3.connectionpool")
     level = retries.level
-    retries.setLevel(logging.ERROR)  # it warns of every retry; the error in the end says it all
+    retries.setLevel(logging.ERROR)  # it warns of every retry; the final error suffices
     try:
         builder.download_and_prepare(download_config=config)
     finally:

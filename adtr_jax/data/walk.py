@@ -1,4 +1,4 @@
-"""What a folder holds, as the paths that `layout` works on."""
+"""The paths in a folder, as `layout` takes them."""
 
 import os
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ def walk(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
     """Yield the paths below `folder`, relative to it; those of folders end with "/".
 
     Args:
-        folder: Where to look; nothing is yielded if it is no folder.
-        depth: How many levels to descend: a link to a folder above cannot loop.
-        prefix: Is put before every path.
+        folder: Nothing is yielded if it is not a folder.
+        depth: Number of levels to descend, so that a link to a parent folder cannot loop.
+        prefix: Prepended to every path.
 
     Raises:
         InputError: if a folder cannot be listed.

@@ -1,4 +1,4 @@
-"""What is computed of images one by one: batch by batch, on all devices of every process."""
+"""Functions of images, computed batch by batch on all devices of every process."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -15,17 +15,17 @@ from adtr_jax.devices.sharding import AXIS, on_cpu, per_device, place, replicate
 
 
 class BatchedFunction:
-    """A function of images, compiled once, that takes them batch by batch.
+    """A function of images, compiled once, that is applied batch by batch.
 
-    Every batch has the same size, so that one program serves all; the last one is filled up with
-    its last row and the surplus dropped. A single image of a CPU's gets all its cores.
+    All batches have the same size, so that one program serves all; the last one is padded with its
+    last row and the surplus dropped. A single image on a CPU gets all its cores.
 
     Args:
-        function: per-device: `(state, part of a batch) -> tuple of arrays`, one row an image.
-        state: the same on all devices, where it is put once.
+        function: per-device: `(state, part of a batch) -> tuple of arrays`, one row per image.
+        state: placed once, the same on all devices.
         mesh: the devices that are trained on; those of `workers` compute.
-        size: images that a device takes at once.
-        label: names the progress bar.
+        size: images per device and call.
+        label: of the progress bar.
     """
 
     def __init__(
@@ -37,27 +37,23 @@ class BatchedFunction:
         size: int,
         label: str,
     ):
-        # A list of arrays: the calls take Flax's variables apart in Python, 1 ms for those of B4.
+        # A list of arrays: calls would flatten Flax's variables in Python, 1 ms for those of B4.
         self._leaves, structure = jax.tree.flatten(state)
         self._function = lambda leaves, part: function(jax.tree.unflatten(structure, leaves), part)
         self._mesh, self._size, self._label = workers(mesh), size, label
         self._programs: dict[Mesh, functools.partial] = {}
 
     def program(self, mesh: Mesh) -> functools.partial:
-        """What is compiled for these devices: a batch on them -> the outputs, also there."""
+        """Returns the compiled program of a mesh: a batch on its devices -> outputs there."""
         if mesh not in self._programs:
             program = per_device(self._function, mesh, (replicated, split()), split())
             self._programs[mesh] = functools.partial(program, place(self._leaves, mesh))
         return self._programs[mesh]
 
     def compute_all(self, rows: Any) -> list[np.ndarray]:
-        """The function's outputs for all rows, of which every process computes its share.
+        """Computes the outputs for all rows `[n, ...]`, one row per image, in every process.
 
-        Args:
-            rows: arrays `[n, ...]`, one row an image, the same in every process.
-
-        Returns:
-            The outputs for all n images, in every process.
+        The rows are the same in every process, which computes its share.
         """
         n = len(jax.tree.leaves(rows)[0])
         part = hosts.share(n)
@@ -65,21 +61,16 @@ class BatchedFunction:
         return [hosts.gather(np.asarray(output), n) for output in own]
 
     def compute_own(self, rows: Any, out: list[np.ndarray] | None = None) -> list[np.ndarray]:
-        """The function's outputs for rows of this process's own.
+        """Computes the outputs for this process's rows `[n, ...]`, one row per image, on the host.
 
-        Args:
-            rows: arrays `[n, ...]` on the host, one row an image.
-            out: arrays for the outputs.
-
-        Returns:
-            The outputs for all n images, on the host: `out`, if it is given.
+        They are written into the arrays `out`, if given.
         """
         n = len(jax.tree.leaves(rows)[0])
         mesh = self._mesh
         if n == 1 and on_cpu(mesh):
             mesh = Mesh(mesh.devices[:1], (AXIS,))
         size = mesh.size * max(1, min(self._size, -(-n // mesh.size)))
-        outputs = out or []  # allocated once there is a first result to tell their shapes
+        outputs = out or []  # allocated when the first result shows their shapes
         pending: list[tuple[slice, tuple]] = []
 
         def allocate(like: Iterable) -> None:
@@ -99,7 +90,7 @@ class BatchedFunction:
                 index = np.minimum(np.arange(start, start + size), n - 1)
                 batch = jax.tree.map(lambda array, index=index: array[index], rows)
                 pending.append((part, self.program(mesh)(place(batch, mesh, split()))))
-                if len(pending) > 1:  # fetched while the devices work on the next batch
+                if len(pending) > 1:  # fetched while the devices compute the next batch
                     fetch()
             if pending:
                 fetch()

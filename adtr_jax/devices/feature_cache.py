@@ -1,4 +1,4 @@
-"""Features in memory, or, where they do not fit, in files that later runs find again."""
+"""Cached features, in memory or, if they do not fit, in files that later runs reuse."""
 
 import hashlib
 import json
@@ -13,19 +13,19 @@ import numpy as np
 
 from adtr_jax.devices import memory
 
-Arrays = list[np.ndarray]  # np.memmap, where they are in a file
+Arrays = list[np.ndarray]  # np.memmap, if they are in a file
 Fill = Callable[[Arrays], object]
 _DIGEST = hashlib.sha256().digest_size
-_CHUNK = 2**24  # bytes that are read at once to check a file
+_CHUNK = 2**24  # bytes per read when checking a file
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where features are kept.
+    """Where features are cached.
 
     Attributes:
-        directory: for the files; made when there is one to write.
-        limit: bytes of main memory that features may take; None: what `memory` says.
+        directory: for the files; created on the first write.
+        limit: bytes of main memory that features may take; None: `memory.of_host()`.
     """
 
     directory: Path
@@ -37,15 +37,14 @@ class FeatureCache:
         shapes: Sequence[tuple[int, ...]],
         fill: Fill,
     ) -> Arrays:
-        """Float32 arrays of these shapes, filled; in memory or mapped into it from a file.
+        """Returns filled float32 arrays, in memory or memory-mapped from a file.
 
-        A file is named by the key, and holds the digest of its content: one that was damaged is
-        made again. It gets its name when it is complete, so that two runs may make the same one.
+        A file is named by the key and holds the digest of its content: a damaged one is made again.
+        It gets its name when it is complete, so that two runs may make the same one.
 
         Args:
-            key: says all that the values depend on, as JSON values.
-            shapes: of the arrays.
-            fill: writes the values into the arrays that it is given.
+            key: returns all that the values depend on, as JSON values.
+            fill: writes the values into the given arrays.
         """
         limit = memory.of_host() if self.limit is None else self.limit
         if 4 * sum(int(np.prod(shape)) for shape in shapes) <= limit:
@@ -60,7 +59,7 @@ class FeatureCache:
 
 
 def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Where the arrays begin in the file; and where the last one ends."""
+    """Returns the byte offsets of the arrays in the file, and the end of the last one."""
     sizes = [4 * int(np.prod(shape)) for shape in shapes]
     return [0, *np.cumsum(sizes).tolist()]
 
@@ -75,10 +74,10 @@ def _mapped(
 
 
 def _write(file: Path, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
-    """Writes the arrays and their digest to a file of another name, which is then renamed."""
+    """Writes the arrays and their digest to a temporary file, which is then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     size = _offsets(shapes)[-1]
-    # A folder of its own, so that the file gets the permissions that the user's umask gives.
+    # In a temporary folder, so that the file gets the permissions of the user's umask.
     with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=file.parent) as folder:
         part = Path(folder) / file.name
         with part.open("w+b") as opened:
@@ -96,7 +95,7 @@ def _write(file: Path, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
 
 
 def _reserve(opened: BinaryIO, size: int) -> None:
-    """Takes the disc space now: a disc that fills up later would kill the process at a write."""
+    """Reserves the disk space: a disk that fills up later would kill the process at a write."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(opened.fileno(), 0, size)
     else:
@@ -104,7 +103,7 @@ def _reserve(opened: BinaryIO, size: int) -> None:
 
 
 def _digest(opened: BinaryIO, size: int) -> bytes:
-    """The SHA-256 of the file's first `size` bytes."""
+    """Returns the SHA-256 of the file's first `size` bytes."""
     digest = hashlib.sha256()
     opened.seek(0)
     while size and (piece := opened.read(min(size, _CHUNK))):
@@ -114,11 +113,11 @@ def _digest(opened: BinaryIO, size: int) -> bytes:
 
 
 def _sound(file: Path, size: int) -> bool:
-    """Whether the file is there, complete and undamaged."""
+    """Returns whether the file exists, complete and undamaged."""
     if not file.is_file() or file.stat().st_size != size + _DIGEST:
         return False
     try:
         with file.open("rb") as opened:
             return _digest(opened, size) == opened.read()
-    except OSError:  # a block that the disc cannot read
+    except OSError:  # an unreadable block of the disk
         return False

@@ -1,7 +1,7 @@
-"""Several processes, one a host, that train and evaluate one model together.
+"""Several processes, one per host, that train and evaluate one model together.
 
 All run the same program on their own devices; the first one writes the results. With one process,
-which is the rule, nothing here communicates.
+the usual case, nothing here communicates.
 """
 
 import os
@@ -24,11 +24,11 @@ from adtr_jax.errors import InputError, Stopped
 
 T = TypeVar("T")
 
-# Seconds until a process that has vanished without a word is given up, and all others end.
+# Seconds until a process that no longer responds is given up, and all others end.
 TIMEOUT = 60
 AUTO = "auto"
 _MESSAGE_BYTES = 4096
-_LOST = "gloo|nccl|heartbeat|coordination|distributed"  # in what JAX raises then
+_LOST = "gloo|nccl|heartbeat|coordination|distributed"  # in JAX's errors then
 
 
 class AgreedError(InputError):
@@ -36,14 +36,14 @@ class AgreedError(InputError):
 
 
 def join(where: str) -> None:
-    """Connects this process with the others; before anything is asked of JAX.
+    """Connects this process with the others; must be called before JAX is used.
 
     Args:
-        where: `auto` on TPU VMs, under SLURM and Open MPI, which know; else
+        where: `auto` on TPU VMs, SLURM and Open MPI, which provide the addresses; otherwise
             `ADDRESS:PORT,INDEX/COUNT` with the first process's address.
 
     Raises:
-        InputError: neither, or no connection.
+        InputError: `where` is neither, or there is no connection.
     """
     found = re.fullmatch(r"([^,]+):(\d+),(\d+)/(\d+)", where)
     if found is None and where != AUTO:
@@ -67,7 +67,7 @@ def join(where: str) -> None:
             "cluster_detection_method": "deactivate",
         }
         place |= {"num_processes": count, "process_id": index}
-    # It would swallow SIGTERM before the training, which saves by itself and stops.
+    # It would intercept SIGTERM before the training, which itself saves and stops.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -83,7 +83,7 @@ def join(where: str) -> None:
             "are with --hosts=ADDRESS:PORT,INDEX/COUNT"
         ) from error
     if not found and _alone_on_its_machine():
-        # Under SLURM and Open MPI JAX takes one GPU a process, as if there were one for each.
+        # Under SLURM and Open MPI JAX takes one GPU per process, as if each had its own process.
         for kind in ("cuda", "rocm"):
             jax.config.update(f"jax_{kind}_visible_devices", "all")
     if jax.process_index():
@@ -91,7 +91,7 @@ def join(where: str) -> None:
 
 
 def _wait_for(address: str, port: int, where: str) -> None:
-    """Until the first process answers. JAX's own wait would end with a crash."""
+    """Waits until the first process answers; JAX's own wait would end with a crash."""
     end = time.monotonic() + 2 * TIMEOUT
     while True:
         try:
@@ -108,28 +108,28 @@ def _wait_for(address: str, port: int, where: str) -> None:
 
 
 def _alone_on_its_machine() -> bool:
-    """Whether the launcher has started no other process here."""
+    """Returns whether the launcher has started no other process on this machine."""
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0]
     return "1" in (tasks, os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE"))
 
 
 def _fall_silent() -> None:
-    """What the first process prints is enough; errors go to stderr on all."""
+    """Discards stdout, because the first process's suffices; stderr stays on all."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
 
 
 def until_one_fails(action: Callable[[], T]) -> T:
-    """Runs what all processes do together; where it fails on one, that one ends at once.
+    """Runs an action of all processes; a process in which it fails ends at once.
 
-    The others then lose the connection to it, which ends them too: nobody waits for the dead. What
-    all processes raise or none, `AgreedError` and `Stopped`, passes.
+    The others then lose the connection to it and end too, instead of waiting for it. `AgreedError`
+    and `Stopped`, which all processes raise or none, are passed on.
     """
     try:
         try:
             return action()
         finally:
-            # Nobody leaves before the first one has written everything: JAX ends all, with a crash,
-            # where one comes to the end `TIMEOUT` later than another.
+            # No process leaves before the first one has written everything: JAX crashes all if one
+            # ends `TIMEOUT` later than another.
             if not _alone(sys.exception()):
                 smallest(0)
     except (AgreedError, Stopped):
@@ -138,16 +138,16 @@ def until_one_fails(action: Callable[[], T]) -> T:
         status = _say(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # a regular end would wait for the others
+        os._exit(status)  # a regular exit would wait for the others
 
 
 def _alone(error: BaseException | None) -> bool:
-    """Whether this process alone has failed."""
+    """Returns whether only this process has failed."""
     return error is not None and not isinstance(error, AgreedError | Stopped)
 
 
 def _say(error: BaseException) -> int:
-    """Says why this process ends alone; returns its exit status."""
+    """Prints why this process ends alone; returns its exit status."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command, without --retrain, goes on", file=sys.stderr)
@@ -167,16 +167,12 @@ def _say(error: BaseException) -> int:
 
 
 def lost(error: Exception) -> bool:
-    """Whether an error may mean that the processes are no longer at the same point."""
+    """Returns whether an error may mean that the processes are no longer at the same point."""
     return several() and not isinstance(error, AgreedError)
 
 
 def agree(what: str, value: object) -> None:
-    """Checks that all processes have the same value, told by its `repr`.
-
-    Raises:
-        AgreedError: they have not.
-    """
+    """Raises AgreedError unless all processes have the same value, compared by its `repr`."""
     if several():
         digest = np.frombuffer(sha256(repr(value).encode()).digest(), np.uint8)
         if len(np.unique(gather(digest[None], jax.process_count()), axis=0)) > 1:
@@ -187,26 +183,25 @@ def agree(what: str, value: object) -> None:
 
 
 def several() -> bool:
-    """Whether there is more than one process."""
     return jax.process_count() > 1
 
 
 def first() -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this process is the first, which writes the results."""
     return jax.process_index() == 0
 
 
 def share(total: int) -> slice:
-    """This process's part of so many rows; the parts are as large as each other, but for the last.
+    """Returns this process's slice of `total` rows; slices are in the order of the processes.
 
-    The order of the parts is that of the processes.
+    They have equal lengths, except at the end.
     """
     process, size = jax.process_index(), -(-total // jax.process_count())
     return slice(min(process * size, total), min((process + 1) * size, total))
 
 
 def gather(part: Shaped[np.ndarray, "_ ..."], total: int) -> Shaped[np.ndarray, "n ..."]:
-    """The rows of all processes, each of which has its `share` of them."""
+    """Returns the rows of all processes, each of which has its `share` of them."""
     if not several() or not total:
         return part
     size = -(-total // jax.process_count())
@@ -217,22 +212,22 @@ def gather(part: Shaped[np.ndarray, "_ ..."], total: int) -> Shaped[np.ndarray, 
 
 
 def _bytes(rows: Shaped[np.ndarray, "n ..."]) -> UInt8[np.ndarray, "n _"]:
-    """The rows as bytes: as numbers, JAX would make float32 of float64."""
+    """Returns the rows as bytes: as numbers, JAX would convert float64 to float32."""
     return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
 
 
 def smallest(value: int) -> int:
-    """The smallest of the processes' values."""
+    """Returns the minimum of the processes' values."""
     return int(gather(np.array([value]), jax.process_count()).min())
 
 
 def largest(value: int) -> int:
-    """The largest of the processes' values."""
+    """Returns the maximum of the processes' values."""
     return -smallest(-value)
 
 
 def from_first(tree: Any) -> Any:
-    """The first process's values of a pytree of arrays; the others need only have their shapes."""
+    """Broadcasts the first process's pytree of arrays; the others need only have their shapes."""
     if not several():
         return tree
 
@@ -245,7 +240,7 @@ def from_first(tree: Any) -> Any:
 
 
 def local(tree: Any) -> Any:
-    """What every device has of a pytree that is the same on all, as this process's own arrays."""
+    """Returns a pytree that is replicated on all devices as this process's own arrays."""
     if not several():
         return tree
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)

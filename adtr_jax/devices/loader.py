@@ -1,4 +1,4 @@
-"""The training data on the devices: all of them, or the part of an epoch that fits."""
+"""The training data on the devices: all of it, or the part of an epoch that fits."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +18,11 @@ Weight = Float[np.ndarray, "steps b"]
 
 
 class Shard(NamedTuple):
-    """Examples, one an image, of which this process holds its share (`hosts.share`).
+    """Examples, one per image, of which this process holds its share (`hosts.share`).
 
     Attributes:
         arrays: this process's `[n, ...]`, in memory or in a file.
-        total: the examples of all processes.
+        total: number of examples of all processes.
     """
 
     arrays: Any
@@ -30,7 +30,7 @@ class Shard(NamedTuple):
 
     @property
     def own(self) -> int:
-        """This process's examples."""
+        """Number of examples of this process."""
         return len(jax.tree.leaves(self.arrays)[0])
 
 
@@ -38,8 +38,8 @@ class EpochPart(NamedTuple):
     """Some steps of an epoch.
 
     Attributes:
-        examples: split over the devices.
-        order: where among these examples the images of every step are.
+        examples: sharded over the devices.
+        order: indices of every step's images in these examples.
         weight: of the images.
     """
 
@@ -49,24 +49,22 @@ class EpochPart(NamedTuple):
 
 
 class Loader:
-    """Puts the examples on the devices: at once where they fit, else a part of an epoch at a time.
+    """Places the examples on the devices: at once if they fit, else a part of an epoch at a time.
 
-    A process's examples are dealt out to its devices in equal, contiguous blocks.
+    A process's examples are distributed to its devices in equal, contiguous blocks.
 
     Args:
-        shard: the examples.
-        mesh: the devices.
-        limit: bytes that they may take on a device; None: what `memory` says.
+        limit: bytes that the examples may take on a device; None: as `memory` says.
     """
 
     def __init__(self, shard: Shard, mesh: Mesh, limit: int | None = None):
         self._shard, self._mesh = shard, mesh
-        self._most = -(-shard.total // jax.process_count())  # examples of a process
+        self._most = -(-shard.total // jax.process_count())  # examples per process, at most
         leaves = jax.tree.leaves(shard.arrays)
         example = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
         if limit is None:
             limit = memory.of_device(mesh)
-            if any(isinstance(leaf, np.memmap) for leaf in leaves):  # they pass through memory
+            if any(isinstance(leaf, np.memmap) for leaf in leaves):  # read via main memory
                 limit = min(limit, memory.of_host())
         limit = hosts.smallest(limit)
         self._fits = limit * mesh.size // jax.process_count() // max(example, 1)
@@ -75,18 +73,18 @@ class Loader:
             self._whole = place_parts(self._take(np.arange(shard.own), self._most), mesh)
 
     def parts(self, order: Order, weight: Weight) -> Iterator[EpochPart]:
-        """The steps of an epoch.
+        """Yields the steps of an epoch.
 
         Args:
-            order: the examples of every step, counted over all processes.
-            weight: 1, or 0 for a place that only fills a batch up.
+            order: indices of every step's examples, counted over all processes.
+            weight: 1, or 0 for padding.
         """
         if self._whole is not None:
             positions = self._positions(np.arange(self._shard.total), self._most)
             yield EpochPart(self._whole, positions[order], weight)
             return
         steps, batch = order.shape
-        at_once = max(1, self._fits // (2 * batch))  # while one part is used, the next is read
+        at_once = max(1, self._fits // (2 * batch))  # one part is used while the next is read
         pieces = np.array_split(np.arange(steps), -(-steps // at_once))
         room = min(len(pieces[0]) * batch, self._most)
 
@@ -106,36 +104,36 @@ class Loader:
                 yield EpochPart(place_parts(examples, self._mesh), positions, weights)
 
     def _positions(self, needed: Int[np.ndarray, "k"], room: int) -> Int32[np.ndarray, "k"]:
-        """Where needed examples go: each process's, in order, to the start of its block."""
+        """Returns where examples go: each process's, in order, to the start of its block."""
         owner = needed // self._most
         rank = np.arange(len(needed)) - np.searchsorted(needed, owner * self._most)
         return (owner * self._block(room) + rank).astype(np.int32)
 
     def _take(self, own: Int[np.ndarray, "k"], room: int) -> Any:
-        """Examples of this process, filled up to the block that its devices have for `room`."""
+        """Returns examples of this process, padded to its devices' block for `room`."""
         block = self._block(room)
 
         def take(array: np.ndarray) -> np.ndarray:
             if len(own) == len(array) == block:
                 return array
             taken = np.zeros((block, *array.shape[1:]), array.dtype)
-            # Without a copy on the way, which indexing would make.
+            # Without the intermediate copy that indexing would make.
             np.take(array, own, axis=0, out=taken[: len(own)], mode="clip")
             return taken
 
         return jax.tree.map(take, self._shard.arrays)
 
     def _block(self, room: int) -> int:
-        """The examples of a process's devices together, at least `room`."""
+        """Returns the number of examples on a process's devices together, at least `room`."""
         devices = self._mesh.size // jax.process_count()
         return -(-room // devices) * devices
 
 
 def take_batch(examples: Any, order: Int32[Array, "b"]) -> Any:
-    """This device's part of a batch, of examples that are split over all devices.
+    """Returns this device's part of a batch, of examples that are sharded over all devices.
 
-    Every device gives what it has of the whole batch, zeros for the rest, and the sum of all is
-    dealt out: exact, in one collective, wherever the examples are.
+    Every device contributes its examples of the whole batch, zeros for the rest, and the sum is
+    scattered: exact, in one collective, wherever the examples are.
     """
     devices = jax.lax.axis_size(AXIS)
     if devices == 1:

@@ -1,19 +1,19 @@
-"""How much memory the cached features may take."""
+"""The memory that cached features may take."""
 
 import jax
 import psutil
 from jax.sharding import Mesh
 
-SHARE = 0.4  # of what is free; the rest is for the model, its activations and other programs
+SHARE = 0.4  # of the free memory; the rest is for the model, activations and other programs
 
 
 def of_host() -> int:
-    """Bytes that they may take in this process's main memory."""
+    """Returns the bytes of main memory for the cached features of this process."""
     return int(SHARE * psutil.virtual_memory().available)
 
 
 def of_device(mesh: Mesh) -> int:
-    """Bytes that they may take on each of this process's devices, the fullest of which counts."""
+    """Returns the bytes on each of this process's devices, of which the fullest counts."""
     devices = [d for d in mesh.devices if d.process_index == jax.process_index()]
     stats = [device.memory_stats() for device in devices]
     if all(stats):

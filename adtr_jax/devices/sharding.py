@@ -1,4 +1,4 @@
-"""One mesh axis over all devices of all processes: each works on its part of every batch."""
+"""One mesh axis over all devices of all processes: each computes its part of every batch."""
 
 import contextlib
 import functools
@@ -14,27 +14,27 @@ from jaxtyping import Array
 from adtr_jax.errors import InputError
 
 AXIS = "data"
-MOST_CORES = 16  # that are devices of their own: each has a copy of the networks
+MOST_CORES = 16  # that become devices: each has a copy of the networks
 
 
 def one_device_a_core() -> None:
-    """Has JAX take every CPU core for a device, up to `MOST_CORES`; before anything is asked of it.
+    """Makes every CPU core, up to `MOST_CORES`, a JAX device; must be called before JAX is used.
 
-    For what works on images one by one (`workers`) that is faster by a seventh on two cores than
-    one device with both. A number of devices that has been chosen already stays.
+    For functions of single images (`workers`), that is faster by a seventh on two cores than one
+    device with both. A number of devices that has already been chosen is kept.
     """
     chosen = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
     if chosen != -1 or "device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(RuntimeError):  # JAX has begun
+    with contextlib.suppress(RuntimeError):  # JAX is already initialised
         jax.config.update("jax_num_cpu_devices", min(cores or 1, MOST_CORES))
 
 
 def device_mesh(count: int | None = None) -> Mesh:
-    """A one-axis mesh over the first `count` devices of every process.
+    """Returns a one-axis mesh over the first `count` devices of every process.
 
-    By default all of them; of a CPU's, one, whose matrix products take all cores.
+    Default: all devices; on a CPU one, whose matrix products use all cores.
 
     Raises:
         InputError: there are not as many, or the processes have different numbers of devices.
@@ -55,17 +55,17 @@ def device_mesh(count: int | None = None) -> Mesh:
 
 
 def workers(mesh: Mesh) -> Mesh:
-    """The devices that work on this process's images, without a word to each other.
+    """Returns the devices that compute this process's images independently of each other.
 
-    They are its devices in the mesh; of a CPU's, all that there are (`one_device_a_core`), for
-    images side by side, each on a core, are faster than one that the cores share.
+    These are its devices in the mesh; on a CPU, all devices (`one_device_a_core`), because images
+    in parallel, one per core, are faster than one image on all cores.
     """
     own = [device for device in mesh.devices if device.process_index == jax.process_index()]
     return Mesh(np.array(jax.local_devices(backend="cpu") if on_cpu(mesh) else own), (AXIS,))
 
 
 def on_cpu(mesh: Mesh) -> bool:
-    """Whether its devices are a CPU's."""
+    """Returns whether the mesh is of CPU devices."""
     return mesh.devices.flat[0].platform == "cpu"
 
 
@@ -74,10 +74,10 @@ def per_device(
 ) -> Callable:
     """Compiles `function`, written for one device's part of the data, for all devices of the mesh.
 
-    `jax.jit(jax.shard_map(...))`: inside, `jax.lax.psum(x, AXIS)` sums over the devices.
-    A spec of `replicated` hands every device the whole array, `split(axis)` its part along an axis.
-    Products of float32 are computed in float32: by default they would run in TF32 on GPUs and in
-    bfloat16 on TPUs. Who wants that speed computes in bfloat16, which this leaves as it is.
+    `jax.jit(jax.shard_map(...))`: inside, `jax.lax.psum(x, AXIS)` sums over the devices. The spec
+    `replicated` passes the whole array to every device, `split(axis)` its shard along an axis.
+    float32 products are computed in float32: by default they would run in TF32 on GPUs and in
+    bfloat16 on TPUs. bfloat16 products are not affected.
     """
 
     def precise(*arguments: Any) -> Any:
@@ -89,12 +89,12 @@ def per_device(
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """What XLA is told for the devices of a mesh.
+    """Returns the XLA options for the devices of a mesh.
 
-    Its CPU backend would hand products and sums to YNNPACK, if it has it. For products that takes
-    up to 1.7 times as long as Eigen, and in jaxlib 0.10.2 the sums of more than 32,768 rows come
-    out wrong (https://github.com/jax-ml/jax/issues/39103). And it would use half of AVX-512's
-    vectors, where a processor has them: a backbone takes a seventh longer.
+    By default XLA's CPU backend would use YNNPACK, if it has it, for products and sums. For
+    products that takes up to 1.7 times as long as Eigen, and in jaxlib 0.10.2 sums of more than
+    32,768 rows are wrong (https://github.com/jax-ml/jax/issues/39103). It would also use only half
+    of AVX-512's vector width, with which a backbone takes a seventh longer.
     """
     if not on_cpu(mesh):
         return {}
@@ -106,7 +106,7 @@ _ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_wi
 
 @functools.cache
 def _has_option(name: str) -> bool:
-    """Whether this version of XLA knows the option."""
+    """Returns whether this version of XLA has the option."""
     try:
         jax.jit(lambda: 0, compiler_options={name: _ON_CPU[name]}).lower().compile()
     except jax.errors.JaxRuntimeError:
@@ -118,21 +118,21 @@ replicated = PartitionSpec()
 
 
 def split(axis: int = 0) -> PartitionSpec:
-    """The spec of an array that is split over the devices along `axis`."""
+    """Returns the spec of an array that is sharded over the devices along `axis`."""
     return PartitionSpec(*[None] * axis, AXIS)
 
 
 def place_parts(tree: Any, mesh: Mesh) -> Any:
-    """Puts every process's own rows on its devices, in equal parts.
+    """Places every process's own rows on its devices, in equal parts.
 
-    The processes have equally many rows, a multiple of their devices.
+    All processes have the same number of rows, a multiple of their devices.
     """
     sharding = NamedSharding(mesh, split())
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
 
 
 def place(tree: Any, mesh: Mesh, spec: PartitionSpec = replicated) -> Any:
-    """Puts the arrays of a pytree, the same on every process, on the devices of the mesh."""
+    """Places the arrays of a pytree, the same in every process, on the devices of the mesh."""
     sharding = NamedSharding(mesh, spec)
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

@@ -1,8 +1,8 @@
 """Pictures of the results, as in Fig. 4 of the ADTR paper.
 
 All pictures of a category share one colour scale, so that a colour means the same score in each of
-them. Figures are built as objects of their own, without pyplot: no global state, no display. Sizes
-are in pixels, and places are counted from the top left corner.
+them. Figures are created without pyplot: no global state, no display. Sizes are in pixels, and
+positions are relative to the top left corner.
 """
 
 import re
@@ -27,48 +27,48 @@ from scipy import ndimage
 from adtr_jax.evaluation.report import ScoreRow
 
 COLOURS = matplotlib.colormaps["inferno"]
-# Share of the colour in the score map laid over the grey image.
+# Opacity of the score map over the grey image.
 OPACITY = 0.65
-# The scale runs between these quantiles of all pixels' scores; what lies outside takes its ends.
+# The scale spans these quantiles of all pixels' scores; scores outside are clipped.
 QUANTILES = (0.01, 0.995)
-OUTLINE = (64, 224, 255)  # the ground truth's edge on the score map: no colour of the scale's
+OUTLINE = (64, 224, 255)  # the ground truth on the score map: not a colour of the scale
 NORMAL, ANOMALOUS = "#3b6fb6", "#d1495b"
 
 DPI = 100
 MARGIN, GAP = 14, 8
 BAR, TICKS = 14, 72  # the colour bar and the room for its ticks and label
-PICTURE_SIDE = 256  # small images are enlarged by a whole factor to at least this side
+PICTURE_SIDE = 256  # small images are enlarged by an integer factor to at least this side
 OVERVIEW_SIDE = 150
-OVERVIEW_GROUP = 3  # images of a kind on the overview
+OVERVIEW_GROUP = 3  # images per group of the overview
 
 RGB = UInt8[np.ndarray, "s s 3"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The colour scale of one category: the scores of its first and its last colour."""
+    """The colour scale of a category: the scores of its first and last colour."""
 
     low: float
     high: float
 
     @property
     def norm(self) -> Normalize:
-        """Scores to [0, 1]."""
+        """Maps scores to [0, 1]."""
         return Normalize(self.low, self.high, clip=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What is shown of one category: its test images and what was found in them.
+    """The test images of a category and their results.
 
     Attributes:
         images: RGB in [0, 255].
         score_maps: higher is more anomalous.
-        masks: the ground truth; without it there are two panels an image instead of three.
-        rows: what was found about each image as a whole.
+        masks: the ground truth; without it there are two panels per image instead of three.
+        rows: the result of each image.
 
     Raises:
-        ValueError: arrays or rows that are not of one length.
+        ValueError: arrays or rows of different lengths.
     """
 
     images: UInt8[np.ndarray, "n s s 3"]
@@ -84,20 +84,19 @@ class Findings:
 
     @cached_property
     def scale(self) -> Scale:
-        """The one scale of all score maps, by `QUANTILES`."""
+        """The colour scale of all score maps, by `QUANTILES`."""
         low, high = (float(q) for q in np.quantile(self.score_maps, QUANTILES))
         return Scale(low, high if high > low else low + 1.0)
 
     @property
     def captions(self) -> list[str]:
-        """What the panels are."""
         middle = [] if self.masks is None else ["ground truth"]
         return ["image", *middle, "score map"]
 
     def panels(self, i: int) -> list[RGB]:
-        """What is shown of image i, in the order of `captions`.
+        """Returns the panels of image i, in the order of `captions`.
 
-        The score map lies over the grey image, with the edge of the ground truth drawn on it.
+        The score map is blended with the grey image, and the ground truth is outlined on it.
         """
         heat = overlay(self.images[i], self.score_maps[i], self.scale)
         if self.masks is None:
@@ -108,11 +107,11 @@ class Findings:
 
 
 def save_pictures(directory: Path, findings: Findings) -> list[Path]:
-    """One picture a test image: image, ground truth, score map, colour bar and score.
+    """Saves one picture per test image: image, ground truth, score map, colour bar and score.
 
     Args:
-        directory: made if need be.
-        findings: what to show; images smaller than 256 are enlarged by a whole factor.
+        directory: created if necessary.
+        findings: images smaller than 256 are enlarged by an integer factor.
 
     Returns:
         The files in the order of the images, named by `picture_names`.
@@ -134,11 +133,10 @@ def save_pictures(directory: Path, findings: Findings) -> list[Path]:
 
 
 def save_overview(path: Path, findings: Findings) -> None:
-    """A sheet of at most nine test images: those found best, and the hardest ones.
+    """Saves a sheet of at most nine test images: those found best, and the hardest ones.
 
-    From left to right the three anomalous images with the highest scores, the three with the
-    lowest, and the three normal images with the highest, each headed by its defect type and its
-    score; from top to bottom as the pictures go from left to right.
+    Columns: the three anomalous images with the highest scores, the three with the lowest, and the
+    three normal images with the highest, each with its defect type and score. Rows: the panels.
     """
     groups = _overview_groups(findings.rows)
     cell, top, left = OVERVIEW_SIDE + 4, 64, 2 * MARGIN
@@ -164,11 +162,9 @@ def save_overview(path: Path, findings: Findings) -> None:
 
 
 def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
-    """How the image scores of the normal and of the anomalous images are spread.
+    """Saves a histogram of the image scores of normal and anomalous test images.
 
     Args:
-        path: the file to write.
-        rows: what was found about each test image.
         auroc: the image AUROC in [0, 1], for the title.
     """
     figure = Figure(figsize=(5.6, 3.2), dpi=DPI, layout="constrained")
@@ -185,10 +181,10 @@ def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
 
 
 def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
-    """`DEFECT_NAME.png` for each row, by the defect type and the image's file name.
+    """Returns `DEFECT_NAME.png` for each row, from the defect type and the image's file name.
 
-    Characters other than letters, digits, "-", "_" and "." become "_", so that a name is nothing
-    but a name on every file system; no two names are alike, upper and lower case being the same.
+    Characters other than letters, digits, "-", "_" and "." become "_", so that names are valid on
+    every file system; names are unique, ignoring case.
     """
     names: list[str] = []
     taken: set[str] = set()
@@ -204,14 +200,14 @@ def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
 
 
 def overlay(image: RGB, score_map: Float[np.ndarray, "s s"], scale: Scale) -> RGB:
-    """The score map in the scale's colours over the grey image."""
+    """Returns the score map in the scale's colours, blended with the grey image."""
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
     colour = COLOURS(scale.norm(score_map))[..., :3].astype(np.float32)
     return np.rint((1 - OPACITY) * grey + OPACITY * 255 * colour).astype(np.uint8)
 
 
 def _picture_frame(findings: Findings, side: int) -> tuple[Image.Image, list[tuple[int, int]]]:
-    """What all pictures have in common, drawn once, and the corners where the panels go."""
+    """Draws what all pictures share; returns it and the corners of the panels."""
     top = 56
     corners = [(MARGIN + i * (side + GAP), top) for i in range(len(findings.captions))]
     right = corners[-1][0] + side + GAP
@@ -225,7 +221,7 @@ def _picture_frame(findings: Findings, side: int) -> tuple[Image.Image, list[tup
 
 
 def _overview_groups(rows: Sequence[ScoreRow]) -> dict[str, list[int]]:
-    """Heading -> indices into rows; no image twice, no empty group."""
+    """Returns heading -> indices into rows; no image twice, no empty group."""
     by_score = sorted(range(len(rows)), key=lambda i: -rows[i].score)
     anomalous = [i for i in by_score if rows[i].label == 1]
     groups = {
@@ -250,7 +246,7 @@ def _figure(width: int, height: int) -> Figure:
 
 
 def _put_image(figure: Figure, image: RGB, left: int, top: int) -> None:
-    """Pixel for pixel: an image in axes would be resampled."""
+    """Draws pixel for pixel; axes would resample the image."""
     bottom = round(figure.bbox.height) - top - image.shape[0]
     figure.figimage(image, left, bottom, origin="upper")
 
@@ -268,7 +264,7 @@ def _put_text(
     weight: str = "normal",
 ) -> None:
     width, height = figure.bbox.width, figure.bbox.height
-    # A file name may hold a dollar sign, which would start a formula.
+    # A file name may contain a dollar sign, which would start a formula.
     figure.text(
         x / width,
         1 - y / height,
@@ -293,6 +289,6 @@ def _put_colour_bar(figure: Figure, left: int, top: int, side: int, scale: Scale
 
 def _save(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
-        # A file name may hold a letter that the font lacks; it is drawn as a box.
+        # A file name may contain a character that the font lacks; it is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(path)

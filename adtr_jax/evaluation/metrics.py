@@ -1,10 +1,10 @@
-"""Exact evaluation metrics, in float64: every threshold counts, there is no histogram.
+"""Exact evaluation metrics in float64: every threshold counts, there is no histogram.
 
-All of them are read off one pair of sorted arrays. Write t for a distinct score of an anomalous
-sample, TP(t) for the anomalous samples scored at least t and FP(t) for the normal ones. Between
-two such t the recall (or the overlap of the regions) does not change, so the ROC curve and AUPRO's
-curve run horizontally there, precision and F1 only fall, and nothing is lost by looking at the
-anomalous scores alone. There are few of them; the normal scores need no more than one sort.
+All metrics are computed from one pair of sorted arrays. Let t be a distinct score of an anomalous
+sample, TP(t) the number of anomalous samples scored at least t, and FP(t) that of normal ones.
+Between two such t the recall (or the region overlap) is constant, so the ROC and AUPRO curves are
+horizontal there, precision and F1 only fall, and no other thresholds are needed. There are few
+anomalous scores; the normal scores only need one sort.
 """
 
 from dataclasses import dataclass
@@ -30,22 +30,22 @@ METRICS = (
 Scores = Float[np.ndarray, "..."]
 Labels = Bool[np.ndarray, "..."] | Integer[np.ndarray, "..."]
 
-# AUPRO up to the false-positive rate that the MVTec-AD papers use.
+# AUPRO's false-positive-rate limit in the MVTec-AD papers.
 FPR_LIMIT = 0.3
-# Pixels that touch at a side or a corner are one region; images of the stack never touch.
+# Pixels that touch at a side or a corner are connected; those of different images never are.
 EIGHT_CONNECTED = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """Counts at the k distinct anomalous scores t, from the highest down."""
+    """Counts at the k distinct anomalous scores t, in descending order."""
 
     tp: Int[np.ndarray, " k"]  # anomalous samples scored >= t
     fp: Int[np.ndarray, " k"]  # normal samples scored >= t
     fp_above: Int[np.ndarray, " k"]  # normal samples scored > t: the rest of fp are tied with t
     positives: int
     negatives: int
-    order: Int[np.ndarray, " p"]  # the anomalous samples, from the highest score down
+    order: Int[np.ndarray, " p"]  # the anomalous samples by descending score
 
 
 def evaluate(
@@ -54,20 +54,20 @@ def evaluate(
     score_maps: Scores | None = None,
     masks: Labels | None = None,
 ) -> dict[str, float]:
-    """All metrics of one test set.
+    """Computes all metrics of a test set.
 
     Args:
         image_scores: `[n]`, higher is more anomalous.
         image_labels: `[n]`, 0 or False for normal, 1 or True for anomalous.
-        score_maps: `[n s s]`, higher is more anomalous; used only where there are masks.
+        score_maps: `[n s s]`, higher is more anomalous; only used with masks.
         masks: `[n s s]`, the ground truth, 1 or True for anomalous.
 
     Returns:
-        The metrics in [0, 1] under the names of `METRICS`, in that order; without masks, those of
-        `IMAGE_METRICS` alone.
+        The metrics in [0, 1] by name, in the order of `METRICS`; without masks, only those of
+        `IMAGE_METRICS`.
 
     Raises:
-        InputError: shapes that differ, scores that are NaN or infinite, one class only.
+        InputError: shapes that differ, scores that are NaN or infinite, or one class only.
     """
     image = _curve(image_scores, image_labels, "images", IMAGE_METRICS)
     values = dict(zip(IMAGE_METRICS, (_auroc(image), _ap(image), _f1_max(image)), strict=True))
@@ -87,45 +87,47 @@ def evaluate(
 
 
 def auroc(scores: Scores, labels: Labels) -> float:
-    """Area under the ROC curve: the chance that an anomalous sample scores above a normal one.
+    """Computes the area under the ROC curve.
 
-    Ties count one half. It is never flipped: below 0.5 stays below 0.5.
+    It is the probability that an anomalous sample scores above a normal one; ties count one half.
+    Values below 0.5 are not flipped.
 
     Args:
         scores: any shape, images `[n]` or pixels `[n s s]`; higher is more anomalous.
         labels: the same shape, 0 or False for normal, 1 or True for anomalous.
 
     Raises:
-        InputError: shapes that differ, scores that are NaN or infinite, one class only.
+        InputError: shapes that differ, scores that are NaN or infinite, or one class only.
     """
     return _auroc(_curve(scores, labels, "samples", ("AUROC",)))
 
 
 def average_precision(scores: Scores, labels: Labels) -> float:
-    """Sum over the thresholds of (rise in recall) * (precision), tied scores as one threshold.
+    """Computes the sum over thresholds of (increase in recall) * precision.
 
-    No interpolation, so it is scikit-learn's `average_precision_score`. Arguments and errors as
-    for `auroc`.
+    Tied scores are one threshold, and there is no interpolation, as in scikit-learn's
+    `average_precision_score`. Arguments and errors as in `auroc`.
     """
     return _ap(_curve(scores, labels, "samples", ("AP",)))
 
 
 def f1_max(scores: Scores, labels: Labels) -> float:
-    """The best F1 = 2 TP / (TP + FP + positives) over all thresholds, tied scores as one.
+    """Computes the maximum F1 = 2 TP / (TP + FP + positives) over all thresholds.
 
-    Arguments and errors as for `auroc`.
+    Tied scores are one threshold. Arguments and errors as in `auroc`.
     """
     return _f1_max(_curve(scores, labels, "samples", ("F1-max",)))
 
 
 def aupro(score_maps: Scores, masks: Labels, limit: float = FPR_LIMIT) -> float:
-    """Area under the per-region-overlap curve up to a false-positive rate, over that rate.
+    """Computes the area under the per-region-overlap curve up to an FPR, divided by that FPR.
 
-    The per-region overlap at a threshold is the share of a region's pixels scored at least the
-    threshold, averaged over all 8-connected regions of all masks, large and small alike. The
-    false-positive rate is taken over all pixels outside the masks. The curve starts at (0, 0), has
-    one point a distinct score, is integrated by the trapezoid rule and cut at the limit by linear
-    interpolation. Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, Section 4.2.
+    The per-region overlap at a threshold is the fraction of a region's pixels scored at least the
+    threshold, averaged over all 8-connected regions of all masks with equal weights. The
+    false-positive rate (FPR) is taken over all pixels outside the masks. The curve starts at (0,
+    0), has one point per distinct score, is integrated by the trapezoidal rule and cut at the limit
+    by linear interpolation. Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021,
+    Section 4.2.
 
     Args:
         score_maps: `[n s s]`, higher is more anomalous.
@@ -133,7 +135,7 @@ def aupro(score_maps: Scores, masks: Labels, limit: float = FPR_LIMIT) -> float:
         limit: the largest false-positive rate, in (0, 1].
 
     Raises:
-        InputError: as for `auroc`, or a limit out of range.
+        InputError: as in `auroc`, or a limit out of range.
     """
     if not 0 < limit <= 1:
         raise InputError(f"AUPRO's limit is {limit}; give a false-positive rate in (0, 1]")
@@ -142,7 +144,7 @@ def aupro(score_maps: Scores, masks: Labels, limit: float = FPR_LIMIT) -> float:
 
 
 def _curve(scores: Scores, labels: Labels, samples: str, metrics: tuple[str, ...]) -> _Curve:
-    """Sort once; `samples` and `metrics` say in an error what was being scored and what for."""
+    """Sorts the scores; `samples` and `metrics` name them in error messages."""
     if scores.shape != labels.shape:
         raise InputError(
             f"{samples}: scores of shape {scores.shape} but labels of shape {labels.shape}; "
@@ -175,7 +177,7 @@ def _curve(scores: Scores, labels: Labels, samples: str, metrics: tuple[str, ...
 
 
 def _auroc(curve: _Curve) -> float:
-    """The Mann-Whitney statistic, counted in integers and rounded once."""
+    """Computes the Mann-Whitney statistic in integers, rounded once."""
     # A tied normal sample is in fp but not in fp_above, which makes it count one half.
     half_wins = 2 * curve.negatives - curve.fp - curve.fp_above
     return int(np.diff(curve.tp, prepend=0) @ half_wins) / (2 * curve.positives * curve.negatives)
@@ -195,7 +197,7 @@ def _aupro(curve: _Curve, masks: Bool[np.ndarray, "..."], limit: float) -> float
         raise InputError(f"AUPRO: masks of shape {masks.shape}; give a stack [n s s] of masks")
     overlap_of_pixel = _region_weights(masks)[curve.order]
     overlap = np.cumsum(overlap_of_pixel)[curve.tp - 1]
-    # At each t the curve comes in horizontally to FP = fp_above and leaves from FP = fp.
+    # At each t the curve arrives horizontally at FP = fp_above and leaves from FP = fp.
     before = np.concatenate([[0.0], overlap[:-1]])
     x = np.column_stack([curve.fp_above, curve.fp]).ravel().astype(np.float64)
     y = np.column_stack([before, overlap]).ravel()
@@ -210,7 +212,7 @@ def _aupro(curve: _Curve, masks: Bool[np.ndarray, "..."], limit: float) -> float
 
 
 def _region_weights(masks: Bool[np.ndarray, "n s1 s2"]) -> Float64[np.ndarray, " p"]:
-    """What each anomalous pixel adds to the mean overlap of the regions; the sum is 1."""
+    """Returns each anomalous pixel's share in the mean overlap of the regions; the sum is 1."""
     masks = masks[masks.any(axis=(1, 2))]
     regions, count = ndimage.label(masks, structure=EIGHT_CONNECTED)
     region = regions[masks]

@@ -1,6 +1,6 @@
-"""Charts of the ADTR paper's analyses: Table 4's bars, Fig. 5's t-SNE, Section 3.2's study.
+"""Charts of the ADTR paper's analyses: Table 4 as bars, Fig. 5 (t-SNE), Section 3.2's study.
 
-Figures are built as objects of their own, without pyplot, in the colours of `figures.py`.
+Figures are created without pyplot, in the colours of `figures`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,14 @@ def save_bars(
     paper_values: Sequence[float] | None,
     ylabel: str,
 ) -> None:
-    """Our values as bars, in per cent, each beside the paper's where there are any.
+    """Saves our values as bars, in per cent, beside the paper's if there are any.
 
-    The axis does not begin at 0, for the values of an ablation lie close together.
+    The axis does not start at 0, because the values of an ablation are close together.
 
     Args:
-        path: the file to write.
-        names: one a pair of bars, at least one.
+        names: one per bar or pair of bars, at least one.
         values: ours, in [0, 1].
         paper_values: the paper's, in [0, 1].
-        ylabel: what the values are.
     """
     series = [("ours", NORMAL, values)]
     series += [] if paper_values is None else [("paper", PAPER, paper_values)]
@@ -50,7 +48,7 @@ def save_bars(
         ax.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     lowest = 100 * min(min(heights) for _, _, heights in series)
     bottom = max(0, 5 * int((lowest - 3) // 5))
-    ax.set_ylim(bottom, 100 + 0.06 * (100 - bottom))  # room for the figure above a full bar
+    ax.set_ylim(bottom, 100 + 0.06 * (100 - bottom))  # room for the number above a full bar
     ax.set_xticks(range(len(names)), [str(name) for name in names])
     ax.set_ylabel(f"{ylabel} (%)")
     if len(series) > 1:
@@ -63,15 +61,15 @@ def sample_differences(
     anomalous: Bool[np.ndarray, "n h w"],
     seed: int,
 ) -> tuple[Float[np.ndarray, "m c"], Bool[np.ndarray, "m"]]:
-    """Difference vectors d(:, u) for Fig. 5, as many of normal positions as of anomalous ones.
+    """Samples difference vectors d(:, u) for Fig. 5, equally many normal and anomalous ones.
 
     Args:
         differences: d = f - f_hat of the test images (Eq. 2).
         anomalous: the ground truth at every position.
-        seed: of the choice, which is without replacement.
+        seed: of the sampling, which is without replacement.
 
     Returns:
-        The vectors, the normal ones first, 300 of each kind or as many as the rarer kind has; and
+        The vectors, normal ones first, 300 of each kind or as many as the rarer kind has; and
         whether each is anomalous.
 
     Raises:
@@ -97,16 +95,14 @@ def save_tsne(
     scores: Float[np.ndarray, "m"],
     seed: int,
 ) -> None:
-    """Fig. 5: difference vectors in the plane by t-SNE; what is close there is similar.
+    """Saves Fig. 5: difference vectors in the plane by t-SNE.
 
     Args:
-        path: the file to write.
         differences: the vectors, at least two.
-        labels: whether each is anomalous: a triangle; else it is a circle.
+        labels: whether each is anomalous (a triangle) or normal (a circle).
         scores: s(u) of each, its colour.
-        seed: of the t-SNE.
     """
-    from sklearn.manifold import TSNE  # takes a second, and few commands draw this figure
+    from sklearn.manifold import TSNE  # takes a second, and few commands need it
 
     perplexity = min(PERPLEXITY, (len(differences) - 1) / 3)
     places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(differences)
@@ -144,12 +140,11 @@ def save_tsne(
 
 @dataclass(frozen=True, eq=False)
 class LayerStudy:
-    """What Section 3.2's figure shows of one network.
+    """One network's row in the figure of Section 3.2.
 
     Attributes:
-        title: the network's name.
-        matrix: what would have to be the identity, and its `matrix_title`.
-        curves: what changes over the steps of training, by name.
+        matrix: the matrix that is the identity for an identical mapping.
+        curves: name -> values over the steps of training.
         normal: reconstruction errors of normal positions.
         anomalous: reconstruction errors of anomalous positions.
     """
@@ -163,7 +158,7 @@ class LayerStudy:
 
 
 def save_identical_mapping(path: Path, studies: Sequence[LayerStudy]) -> None:
-    """Section 3.2: one row a network: the matrix it learned, how it came about, and its errors.
+    """Saves the figure of Section 3.2: each network's matrix, training curves and errors in a row.
 
     All errors share one logarithmic axis, so that the rows can be compared.
     """
@@ -186,7 +181,7 @@ def save_identical_mapping(path: Path, studies: Sequence[LayerStudy]) -> None:
 
 
 def _put_errors(ax: Axes, study: LayerStudy, bins: Float[np.ndarray, "k"]) -> None:
-    """Two histograms of equal area, with the mean of each as a line."""
+    """Draws two histograms of equal area, with the mean of each as a line."""
     kinds = (("normal", NORMAL, study.normal), ("anomalous", ANOMALOUS, study.anomalous))
     for name, colour, errors in kinds:
         shares = np.full(len(errors), 100 / len(errors))

@@ -1,4 +1,4 @@
-"""The results of an evaluation on disc and in print."""
+"""The results of an evaluation, as files and as tables."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ HEADINGS = {
     "image_f1_max": ("image", "F1-max"),
     "pixel_f1_max": ("pixel", "F1-max"),
 }
-# What makes a spreadsheet read a cell as a formula; East Asian settings know the wide forms too.
+# Characters that start a formula in spreadsheets; in East Asian locales also the wide forms.
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 _Row = tuple[str, Mapping[str, float] | str]
@@ -29,7 +29,7 @@ _Column = tuple[tuple[str, str], Sequence[float | None]]
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """What was found about one test image.
+    """The result of one test image.
 
     Attributes:
         path: the image's path in the data set or the category, with forward slashes.
@@ -49,11 +49,10 @@ class PaperRow:
     """One method's row of a table in a paper.
 
     Attributes:
-        method: the method's name in the paper.
-        metric: the metric's name as in `adtr_jax.evaluation.metrics.METRICS`.
+        metric: one of `METRICS`.
         categories: all categories that `mean` is over.
         values: category -> value in [0, 1], for the categories that are known.
-        mean: the mean as printed, in [0, 1]; None where the categories are no categories.
+        mean: the mean as printed, in [0, 1]; None for the variants of an ablation, which have none.
     """
 
     method: str
@@ -64,14 +63,14 @@ class PaperRow:
 
 
 def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow]) -> None:
-    """Write `metrics.json` and `scores.csv` into a directory, which is made if need be.
+    """Writes `metrics.json` and `scores.csv` atomically to a directory, created if necessary.
 
-    Each file appears whole or not at all. `metrics.json` holds the metrics in [0, 1] under the
-    names of `METRICS`, in that order. `scores.csv` has the columns path, defect, label and score
-    in the order of `rows`; a score read back is the very float that was written.
+    `metrics.json` holds the metrics in [0, 1] by name, in the order of `METRICS`. `scores.csv` has
+    the columns path, defect, label and score in the order of `rows`; a score read back is exactly
+    the float that was written.
 
     Raises:
-        ValueError: a name that is no metric, or a metric that is not finite.
+        ValueError: an unknown metric, or one that is not finite.
     """
     unknown = sorted(set(metrics) - set(METRICS))
     if unknown:
@@ -79,7 +78,7 @@ def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow
     ordered = {name: metrics[name] for name in METRICS if name in metrics}
     text = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
     write_atomically(directory / "metrics.json", text)
-    # A file name need not be valid Unicode; what is not is written as an escape.
+    # File names need not be valid Unicode; invalid parts are escaped.
     scores = _scores_csv(rows).encode("utf-8", errors="backslashreplace")
     write_atomically(directory / "scores.csv", scores)
 
@@ -88,18 +87,16 @@ Results = Mapping[str, Mapping[str, float] | str]  # category -> metrics, or why
 
 
 def table(results: Results, *papers: PaperRow, what: str = "category") -> str:
-    """The results as aligned text, in per cent with one decimal as the papers print them.
+    """Returns the results as aligned text, in per cent with one decimal as in the papers.
 
     Args:
-        results: what was measured by name.
         papers: rows of a paper. Their values stand beside those of the same category; a mean stands
-            beside a mean over the same categories, else in a line of its own below the table.
-        what: what the results are of; several categories have a mean.
+            beside a mean over the same categories, else in a line below the table.
+        what: what the names are; only several of "category" have a mean.
 
     Returns:
-        Lines without a newline at the end: two lines of heading, one a category, and where there
-        are several the mean of those that did not fail. A mean of a metric that some category
-        lacks is left out.
+        Lines without a newline at the end: two lines of heading, one per category, and if there are
+        several the mean of those that did not fail. A metric that a category lacks has no mean.
     """
     done = [name for name, values in results.items() if not isinstance(values, str)]
     rows: list[_Row] = list(results.items())
@@ -118,7 +115,7 @@ def table(results: Results, *papers: PaperRow, what: str = "category") -> str:
 
 
 def mean(results: Results) -> dict[str, float]:
-    """The mean of each metric that every category has that did not fail: over some it misleads."""
+    """Returns the mean of each metric that no successful category lacks: others would mislead."""
     done = [values for values in results.values() if not isinstance(values, str)]
     common = [name for name in METRICS if all(name in values for values in done)]
     return {name: sum(values[name] for values in done) / len(done) for name in common if done}
@@ -127,13 +124,13 @@ def mean(results: Results) -> dict[str, float]:
 def _paper_values(
     results: Iterable[str], done: Iterable[str], paper: PaperRow
 ) -> list[float | None]:
-    """The paper's value for each category, then its mean if ours is over the same categories."""
+    """Returns the paper's value of each category, and its mean if ours is over the same ones."""
     mean = paper.mean if set(done) == set(paper.categories) else None
     return [*(paper.values.get(name) for name in results), mean]
 
 
 def _paper_note(done: Iterable[str], paper: PaperRow) -> str:
-    """The paper's mean in words, where it cannot stand beside a mean of the same categories."""
+    """Returns the paper's mean as a line, if its categories overlap with ours but differ."""
     if paper.mean is None or set(done) == set(paper.categories):
         return ""
     if not set(done) & set(paper.categories):
@@ -145,7 +142,7 @@ def _paper_note(done: Iterable[str], paper: PaperRow) -> str:
 
 
 def _align(rows: Sequence[_Row], columns: Sequence[_Column], what: str) -> str:
-    """Names to the left, figures to the right; a reason for failure in place of its figures."""
+    """Aligns names left and numbers right; the reason of a failure replaces its numbers."""
     names = ["", what, *(_one_line(name) for name, _ in rows)]
     width = max(len(name) for name in names)
     lines = [name.ljust(width) for name in names]
@@ -168,11 +165,11 @@ def _one_line(text: str) -> str:
 
 
 def _scores_csv(rows: Sequence[ScoreRow]) -> str:
-    """The rows as CSV text that a spreadsheet takes for text and numbers, never for a formula.
+    """Returns the rows as CSV that spreadsheets read as text and numbers, never as formulas.
 
-    A name that starts as a formula does gets something harmless in front: a path "./", which leaves
-    it the same path, a defect type an apostrophe, which spreadsheets take for "text follows". Text
-    is always quoted, so that no separator in a name starts a cell of its own.
+    A name that starts like a formula gets a harmless prefix: a path "./", which leaves it the same
+    path, a defect type an apostrophe, which marks text in spreadsheets. Text is always quoted, so
+    that no separator in a name starts a new cell.
     """
     file = io.StringIO()
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")

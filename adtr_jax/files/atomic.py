@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 import os
 import tempfile
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file, and its folder if need be, so that nobody ever sees a part of it.
+    """Writes a file, which appears whole or not at all; creates its folder if necessary.
 
     Raises:
         OSError: the file cannot be written; an older one is untouched.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder of its own, so that the file gets the permissions that the user's umask gives.
+    # In a temporary folder, so that the file gets the permissions of the user's umask.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         part = Path(folder) / path.name
         with part.open("wb") as file:

@@ -1,12 +1,13 @@
-"""A pickle machine that runs nothing: what reads files that others have pickled.
+"""A pickle machine that executes nothing, for files pickled by others.
 
 Why not `pickle.Unpickler` with a strict `find_class`: that runs no foreign code, but a hostile file
-still kills it. Measured with CPython 3.11: a tuple nested two million deep as a dictionary key
+can still kill it. Measured with CPython 3.11: a tuple nested two million deep as a dictionary key
 overflows the C stack (segmentation fault), nine bytes make it reserve 4 GB (LONG_BINPUT), and 158
-bytes keep it busy for 18 s (a key built of shared tuples, hashed 2^30 times). So the instructions
-are only decoded, by `pickletools.genops`, and this machine interprets the few that dictionaries of
-lists, numbers, text and arrays need. Names are looked up in a fixed table, nothing is imported, and
-what a file may call is a function of ours that makes a small object and checks what it is given.
+bytes keep it busy for 18 s (a key of shared tuples, hashed 2^30 times). Therefore
+`pickletools.genops` only decodes the instructions, and this machine interprets those that
+dictionaries of lists, numbers, text and arrays need. Names are looked up in a fixed table, nothing
+is imported, and a file may only call our own functions, which make small objects and check their
+arguments.
 
 Instruction set: CPython's `pickletools`, protocols 2 to 5.
 """
@@ -18,25 +19,24 @@ import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, NoReturn
 
-# What genops and the machine raise on bytes that make no sense.
+# What genops and the machine raise on malformed data.
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AssertionError, RuntimeError)
 
 
 def shown(text: str, length: int = 100) -> str:
-    """Return `text` from an untrusted file, on one line and cut to `length` characters."""
+    """Return `text` from an untrusted file on one line, cut to `length` characters."""
     escaped = ascii(text[:length])[1:-1]
     return escaped if len(escaped) <= length else escaped[: length - 3] + "..."
 
 
 def kind(value: Any) -> str:
-    """Return the name of a value's type, for errors."""
     return type(value).__name__
 
 
 class PickleMachine(abc.ABC):
     """A stack, the stacks below the open marks, and the memo.
 
-    A subclass says what its files may hold: `names`, `instructions`, `max_instructions`, and the
+    A subclass defines what its files may hold: `names`, `instructions`, `max_instructions`, and the
     abstract methods.
     """
 
@@ -53,37 +53,25 @@ class PickleMachine(abc.ABC):
 
     @abc.abstractmethod
     def refuse(self, what: str) -> NoReturn:
-        """Raise the error about a file that asks for what no such file needs."""
+        """Raise the error for a file that requires what no such file needs."""
 
     @abc.abstractmethod
     def key(self, value: Any) -> Hashable:
-        """Return what stands for `value` as a dictionary's key, safe to hash.
-
-        Raises:
-            TypeError: if such files have no such key.
-        """
+        """Return the dictionary key for `value`, safe to hash; raises TypeError if it is none."""
 
     @abc.abstractmethod
     def build(self, target: Any, state: Any) -> None:
-        """Give an object its state.
-
-        Raises:
-            TypeError: if such files have no such object.
-        """
+        """Set the state of an object; raises TypeError if such files have no such object."""
 
     def run(self, stream: bytes | io.BytesIO) -> Any:
-        """Interpret one pickle.
+        """Interpret one pickle and return the object.
 
         Args:
-            stream: The pickle, or a stream that stands at its first byte and is left behind its
-                last one.
-
-        Returns:
-            The object.
+            stream: The pickle, or a stream at its first byte, which is left after its last one.
 
         Raises:
-            One of `DAMAGE`: if the pickle is cut short or makes no sense.
-            What `refuse` raises: if it asks for anything that is not in the tables.
+            One of `DAMAGE`: if the pickle is truncated or malformed.
+            What `refuse` raises: if it requires anything that is not in the tables.
         """
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if opcode.name == "STOP":
@@ -119,7 +107,7 @@ class PickleMachine(abc.ABC):
         if type(target) is not dict or len(pairs) % 2:
             raise TypeError("items without a dictionary")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            name = self.key(key)  # hashing what a file nests could take for ever
+            name = self.key(key)  # hashing nested values of a file could take forever
             if name in target:
                 raise ValueError(f"two entries are called {shown(str(name))}")
             target[name] = value
@@ -142,18 +130,18 @@ class PickleMachine(abc.ABC):
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        # Every function that can be on the stack is one of ours, from `names`.
+        # Every function on the stack is one of ours, from `names`.
         if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
             raise TypeError(f"a call of a {kind(function)}")
         self.push(function(*arguments))
 
 
 def pushing(*names: str) -> dict[str, Callable[[PickleMachine, Any], None]]:
-    """Return the instructions that push the value which stands beside them in the file."""
+    """Return the instructions that push their argument."""
     return dict.fromkeys(names, PickleMachine.push)
 
 
-# What every dictionary of lists, numbers and text needs.
+# For dictionaries of lists, numbers and text.
 INSTRUCTIONS: dict[str, Callable[[PickleMachine, Any], None]] = {
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,

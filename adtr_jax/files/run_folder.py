@@ -1,4 +1,4 @@
-"""The folder of one run: whose it is, and what in it may be deleted."""
+"""The folder of one run: which run owns it, and what in it may be deleted."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ from adtr_jax.files.atomic import write_atomically
 
 MODEL = "model.safetensors"
 CLAIM = "settings.json"
-# All that a run writes, in the order in which it is deleted: what a later run could take for its
-# own goes first, the claim last. Nothing else in the folder is ever touched.
+# All that a run writes, in the order of deletion: what a later run could mistake for its own first,
+# the claim last. Nothing else in the folder is touched.
 PARTS = (
     *(MODEL, "checkpoints", "log.jsonl", "tensorboard", "metrics.json", "scores.csv"),
     *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures", CLAIM),
@@ -20,15 +20,14 @@ PARTS = (
 
 
 def claim(directory: Path, run: Mapping[str, Any], *, retrain: bool) -> None:
-    """Makes the directory this run's own, or checks that it already is.
+    """Claims the directory for this run, or checks that it already belongs to it.
 
     Args:
-        directory: the run's folder.
         run: what a resumed run must agree on, as JSON values.
-        retrain: delete what an earlier run left there first.
+        retrain: first delete what an earlier run left there.
 
     Raises:
-        InputError: the directory holds a run that differs, or parts of an unknown one.
+        InputError: the directory holds a different run, or parts of an unknown one.
     """
     if retrain:
         for part in PARTS:

@@ -20,23 +20,22 @@ from adtr_jax.files.atomic import write_atomically
 
 
 def save(path: Path, state: nnx.State, header: Mapping[str, str]) -> None:
-    """Writes a state, and free text in the file's header; the file appears whole or not at all."""
+    """Atomically writes a state, and free text in the file's header."""
     leaves = nnx.to_flat_state(state)
     tensors = {name(keys): np.asarray(leaf.get_value()) for keys, leaf in leaves}
     write_atomically(path, safetensors.numpy.save(tensors, metadata=dict(header)))
 
 
 def load(path: Path, like: nnx.State, remedy: str) -> nnx.State:
-    """The state in the file.
+    """Loads the state from a file.
 
     Args:
-        path: the file.
         like: a state of the same structure and shapes; its values may be abstract.
-        remedy: what to do where the file is no good; ends the errors.
+        remedy: what to do about a bad file; ends the error messages.
 
     Raises:
-        InputError: the file is not there, cannot be read or is corrupt, or has a tensor too many,
-            too few or of the wrong shape or type; the message names file, tensor and remedy.
+        InputError: the file is missing, unreadable or corrupt, or a tensor is missing, unexpected,
+            or of the wrong shape or type; names the file, the tensor and the remedy.
     """
     leaves = nnx.to_flat_state(like)
     tensors = _read(path, {name(keys): leaf.get_value().shape for keys, leaf in leaves}, remedy)
@@ -47,17 +46,13 @@ def load(path: Path, like: nnx.State, remedy: str) -> nnx.State:
 
 
 def read_metadata(path: Path, remedy: str) -> dict[str, str]:
-    """Reads the free text in a file's header.
-
-    Raises:
-        InputError: the file is not there or cannot be read; the message ends with the remedy.
-    """
+    """Reads the free text in a file's header; raises InputError, with the remedy, if it cannot."""
     with _opened(path, remedy) as file:
         return file.metadata() or {}
 
 
 def name(keys: tuple[Any, ...]) -> str:
-    """A leaf's path in the module -> the name of its tensor."""
+    """Returns the tensor name of a leaf, given its path in the module."""
     return ".".join(map(str, keys))
 
 
@@ -73,7 +68,7 @@ def _opened(path: Path, remedy: str) -> Iterator[Any]:
 
 
 def _read(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str) -> dict[str, np.ndarray]:
-    """The tensors of the file, if they are exactly those of `shapes`."""
+    """Reads the tensors of the file, which must be exactly those of `shapes`."""
     with _opened(path, remedy) as file:
         names = set(file.keys())
         for unused in sorted(names - shapes.keys()):

@@ -1,4 +1,4 @@
-"""Training checkpoints: the only file that knows Orbax."""
+"""Training checkpoints; the only module that uses Orbax."""
 
 import logging
 from pathlib import Path
@@ -18,8 +18,8 @@ KEEP = 3  # the last few, in case the newest is damaged
 class Checkpoints:
     """The numbered checkpoints of one run, each written to a temporary folder and then renamed.
 
-    Where there are several processes, the first one alone reads and writes them, so that no folder
-    needs to be shared.
+    Of several processes, only the first reads and writes them, so that no folder needs to be
+    shared.
     """
 
     def __init__(self, directory: Path):
@@ -46,15 +46,15 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Ends Orbax's threads; not where another process has died, for which they would wait."""
+        """Ends Orbax's threads, unless another process has died, for which they would wait."""
         if self._manager and not (error and hosts.several()):
             self._manager.close()
 
     def last(self, state: Any) -> tuple[int, Any]:
-        """The epochs that were trained, and the state after them; 0 and `state` for a new run.
+        """Returns the number of epochs trained and the state after them.
 
         Args:
-            state: has the structure and shapes of what was saved.
+            state: of the structure and shapes that were saved; returned, with 0, for a new run.
 
         Raises:
             InputError: the checkpoint is damaged or of another model; names its folder.
@@ -76,7 +76,7 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
         try:
             return manager.restore(epoch, args=ocp.args.StandardRestore(target))
-        except Exception as error:  # Orbax and TensorStore raise many kinds
+        except Exception as error:  # Orbax and TensorStore raise many types
             raise InputError(
                 f"{self.directory / str(epoch)}: the checkpoint cannot be read "
                 f"({' '.join(str(error).split())[:200]}); delete this folder, and the run goes on "
@@ -85,7 +85,7 @@ class Checkpoints:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Keeps Orbax from waiting for the other processes."""
+    """Returns options that keep Orbax from waiting for the other processes."""
     if not hosts.several():
         return ocp.options.MultiprocessingOptions()
     return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})

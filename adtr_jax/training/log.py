@@ -1,4 +1,4 @@
-"""What a training run says while it runs: a progress bar, a JSONL file and TensorBoard events."""
+"""The log of a training run: a progress bar, a JSONL file and TensorBoard events."""
 
 import json
 import os
@@ -14,16 +14,16 @@ from adtr_jax.files.atomic import write_atomically
 
 
 class TrainingLog:
-    """Logs one line an epoch; a resumed run goes on after the epochs it keeps.
+    """Logs one line per epoch; a resumed run continues after the epochs it keeps.
+
+    Of several processes, only the first writes.
 
     Args:
-        directory: gets `log.jsonl` and the event files in `tensorboard/`.
+        directory: for `log.jsonl` and the event files in `tensorboard/`.
         epochs: of the whole run.
         done: epochs already trained; later lines, of a run that was killed, are dropped.
-        images: in one epoch.
-        label: names the progress bar.
-
-    Of several processes, the first one alone writes.
+        images: per epoch.
+        label: of the progress bar.
     """
 
     def __init__(self, directory: Path, epochs: int, done: int, images: int, label: str):
@@ -64,7 +64,7 @@ class TrainingLog:
     ) -> None:
         """Logs the epoch that has just ended (counted from 1), and the loss of held-out images.
 
-        Images a second are those trained on, in all the time that an epoch takes.
+        Images per second are those trained on, over the whole time of an epoch.
         """
         self._ends.append(time.perf_counter())
         # Without the first epoch, which includes compilation, as soon as there are others.

@@ -1,4 +1,4 @@
-"""Which images make up the batches of an epoch."""
+"""The images in the batches of an epoch."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,13 @@ from jaxtyping import Float, Int, Int32
 class Sampling:
     """Draws the batches of every epoch from normal images and, for ADTR+, anomalous ones.
 
-    An epoch shows every normal image once and, where there are anomalous ones, as many of those,
-    which then are half of each batch: each is shown equally often, but for one time.
+    An epoch has every normal image once and, if there are anomalous ones, as many of those, which
+    are then half of each batch: their numbers of occurrences differ by at most one.
 
     Attributes:
-        normal: how many normal images there are; they come first in the training data.
-        anomalous: how many anomalous ones follow them.
-        batch_size: images a step, over all devices; an even number where there are anomalous ones.
-        seed: of the order.
+        normal: number of normal images; they come first in the training data.
+        anomalous: number of anomalous images, which follow them.
+        batch_size: images per step, over all devices; must be even with anomalous images.
     """
 
     normal: int
@@ -27,21 +26,21 @@ class Sampling:
 
     @property
     def images(self) -> int:
-        """Images shown in one epoch."""
+        """Number of images in one epoch."""
         return 2 * self.normal if self.anomalous else self.normal
 
     @property
     def steps(self) -> int:
-        """Steps in one epoch."""
+        """Number of steps in one epoch."""
         return -(-self.images // min(self.batch_size, self.images))
 
     def epoch(
         self, number: int, devices: int
     ) -> tuple[Int32[np.ndarray, "steps b"], Float[np.ndarray, "steps b"]]:
-        """The images of every step of an epoch, shuffled, and their weights.
+        """Returns the indices of the images of every step of an epoch, shuffled, and their weights.
 
-        The last batch is a smaller one where the batch size does not divide the images: its surplus
-        places have weight 0, as have those that fill a batch up to a multiple of the devices.
+        If the batch size does not divide the images, the last batch is smaller: its surplus places
+        have weight 0, as has the padding of batches to a multiple of the devices.
         """
         rng = np.random.default_rng([self.seed, number])
         order, weight = self._filled(rng.permutation(self.normal))
@@ -56,7 +55,7 @@ class Sampling:
     def _filled(
         self, images: Int[np.ndarray, "n"]
     ) -> tuple[Int32[np.ndarray, "steps width"], Float[np.ndarray, "steps width"]]:
-        """Rows of the images that fall to each step, and 1 for each of them."""
+        """Returns the images of each step as rows, padded, and weight 1 for each image."""
         width = min(self.batch_size, self.images) // (2 if self.anomalous else 1)
         order = np.zeros((self.steps, width), np.int32)
         weight = np.zeros((self.steps, width), np.float32)

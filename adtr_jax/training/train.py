@@ -25,16 +25,16 @@ from adtr_jax.training.sampling import Sampling
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
 Params = Any
-Rest = Any  # what else a model learns: BatchNorm's running statistics, a standardisation
-Data = Any  # arrays with one example an image: features, and labels where anomalies are known
+Rest = Any  # all else that a model learns: BatchNorm's running statistics, a standardisation
+Data = Any  # arrays with one example per image: features, and labels if anomalies are known
 
 
 class TrainingData(NamedTuple):
-    """What is trained on, computed once.
+    """The precomputed training data.
 
     Attributes:
-        examples: the images, the normal ones first.
-        normal: how many are normal; where others follow them, each batch is half of these.
+        examples: of the images, normal ones first.
+        normal: number of normal images; if others follow, half of each batch is normal.
         held_out: normal images that are not trained on; their loss is logged.
     """
 
@@ -47,10 +47,9 @@ class Batch(NamedTuple):
     """One device's part of a batch.
 
     Attributes:
-        examples: of the data.
-        seeds: of the dropout, one an image; None: there is none, for nothing is trained.
-        weight: 1, or 0 for an image that only fills the batch up; None: nothing is trained, and
-            BatchNorm uses its running statistics.
+        seeds: of the dropout, one per image; None: no dropout, as nothing is trained.
+        weight: 1, or 0 for padding; None: nothing is trained, and BatchNorm uses its running
+            statistics.
     """
 
     examples: Data
@@ -58,7 +57,7 @@ class Batch(NamedTuple):
     weight: Float[Array, "b"] | None
 
 
-# -> one loss an image, and the new `rest`, the same on all devices.
+# -> one loss per image, and the new `rest`, the same on all devices.
 Loss = Callable[[Params, Rest, Batch], tuple[Float[Array, "b"], Rest]]
 
 
@@ -66,10 +65,9 @@ class TrainState(NamedTuple):
     """All that training changes.
 
     Attributes:
-        params: what is trained by gradients.
+        params: trained by gradients.
         rest: all else that the model learns.
-        opt_state: the optimiser's.
-        step: steps done.
+        step: number of steps done.
     """
 
     params: Params
@@ -79,10 +77,11 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule:
-    """The learning rate at every step of `epochs` epochs of `steps` steps each.
+    """Returns the learning rate at every step of `epochs` epochs of `steps` steps each.
 
-    `step` is ADTR's: x0.1 after the settings' share of the epochs. `exponential` is GTrans's: it
-    falls to 0.9 of its value. `cosine` warms up over the first twentieth and falls to zero.
+    `step` is ADTR's: x0.1 after the fraction `drop_after` of the epochs. `exponential` is GTrans's:
+    a decay to 0.9 of the initial value. `cosine` warms up over the first twentieth and decays to
+    zero.
     """
     total = epochs * steps
     if settings.schedule == "step":
@@ -90,12 +89,12 @@ def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule
         return optax.piecewise_constant_schedule(settings.learning_rate, {boundary: 0.1})
     if settings.schedule == "exponential":
         return optax.exponential_decay(settings.learning_rate, total, 0.9)
-    warmup = min(max(1, total // 20), total - 1)  # of a single step, none
+    warmup = min(max(1, total // 20), total - 1)  # none for a single step
     return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, total)
 
 
 def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW; or Adam with the weight decay added to the gradient, as PyTorch's Adam takes it."""
+    """Returns AdamW, or Adam with the weight decay added to the gradient, as in PyTorch's Adam."""
     if settings.optimiser == "adamw":
         return optax.adamw(schedule, weight_decay=settings.weight_decay)
     return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.adam(schedule))
@@ -104,11 +103,11 @@ def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.Gradie
 def compile_steps(
     loss: Loss, optimiser: optax.GradientTransformation, seed: int, mesh: Mesh
 ) -> Callable[..., tuple[TrainState, Float[Array, "steps"]]]:
-    """The steps of an epoch, or of a part of it, as one compiled program over all devices.
+    """Compiles the steps of an epoch, or of a part of it, into one program over all devices.
 
-    The program takes the state and what `placed` makes of the steps' examples, and returns the new
-    state (the old one is donated) and the loss of every step. The result does not depend on the
-    number of devices, dropout included.
+    The program takes the state, which is donated, and what `placed` returns for the steps; it
+    returns the new state and the loss of every step. The result does not depend on the number of
+    devices, dropout included.
     """
 
     def one_step(
@@ -142,7 +141,7 @@ def compile_steps(
 def compile_validation(
     loss: Loss, held_out: Shard, batch_size: int, mesh: Mesh, limit: int | None = None
 ) -> Callable[[TrainState], float]:
-    """The mean loss of images that are not trained on, as a function of the state."""
+    """Returns the mean loss of the held-out images as a compiled function of the state."""
     loader = Loader(held_out, mesh, limit)
     order, weight = Sampling(held_out.total, 0, batch_size, seed=0).epoch(0, mesh.size)
 
@@ -168,7 +167,7 @@ _SPECS = (replicated, split(), replicated, split(1))
 
 
 def placed(part: EpochPart, mesh: Mesh) -> tuple[Data, Array, Array]:
-    """A part of an epoch, all of it on the devices."""
+    """Places a part of an epoch on the devices: examples, order and weight."""
     return part.examples, place(part.order, mesh), place(part.weight, mesh, split(1))
 
 
@@ -186,20 +185,18 @@ def fit(
     """Trains a model on cached data and returns what it has learned; resumes a killed run.
 
     Args:
-        loss: one value an image, and the new `rest`.
+        loss: one value per image, and the new `rest`.
         start: the initial `params` and `rest`.
-        data: what to train on.
         settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
-        mesh: the devices to train on.
-        directory: gets `checkpoints/`, `log.jsonl` and `tensorboard/`, from the first process.
-        label: names the progress bar.
-        limit: bytes of each device that the data may take; None: what `memory` says.
+        directory: for `checkpoints/`, `log.jsonl` and `tensorboard/`, from the first process.
+        label: of the progress bar.
+        limit: bytes of each device that the data may take; None: as `memory` says.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM in any process, after saving.
         InputError: a damaged checkpoint.
     """
-    # Here, for whoever only predicts is spared the second that Orbax and TensorBoard take.
+    # Imported here: Orbax and TensorBoard take a second, and prediction does not need them.
     from adtr_jax.training.checkpoint import Checkpoints
     from adtr_jax.training.log import TrainingLog
 
@@ -244,13 +241,13 @@ def fit(
 
 
 def _mean(losses: list[Array], weight: np.ndarray) -> float:
-    """The mean loss of an epoch's images, the smaller last batch counted as what it is."""
+    """Returns the mean loss of an epoch's images, the last batch weighted by its size."""
     values = np.concatenate([np.asarray(part, np.float64) for part in losses])
     return float(np.average(values, weights=weight.sum(axis=1)))
 
 
 class _Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop after the epoch; the second stops."""
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the epoch; a second stops."""
 
     def __enter__(self) -> "_Interrupt":
         self.asked = False
@@ -268,5 +265,5 @@ class _Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        # Not print: a signal handler may run in the middle of another one.
+        # Not print: the signal may arrive in the middle of another one.
         os.write(2, b"\nstopping after this epoch; once more to stop at once\n")

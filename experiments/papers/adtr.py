@@ -1,8 +1,8 @@
-"""What the ADTR paper reports, to stand beside a run's own results.
+"""The results that the ADTR paper reports, for comparison.
 
-You et al., "ADTR: Anomaly Detection Transformer with Feature Reconstruction", Tables 1 and 3. Only
-what the source at hand shows legibly is here: of Table 1 the two means, of Table 2 (image AUROC on
-MVTec-AD) nothing.
+You et al., "ADTR: Anomaly Detection Transformer with Feature Reconstruction", Tables 1, 3 and 4.
+Only what is legible in the available source is here: of Table 1 the two means, of Table 2 (image
+AUROC on MVTec-AD) nothing.
 """
 
 from adtr_jax.data import cifar

@@ -1,7 +1,7 @@
-"""What the GTrans paper reports on MVTec-AD, to stand beside a run's own results.
+"""The results that the GTrans paper reports on MVTec-AD, for comparison.
 
 Yan et al., "Multiresolution Feature Guidance Based Transformer for Anomaly Detection", Tables 1 to
-7. Values are in [0, 1]. The image AUROCs of Table 1 do not fit its own averages: their means are
+7. Values are in [0, 1]. The image AUROCs of Table 1 do not match its own averages: their means are
 0.994 for ResNet-34 and 0.986 for Wide-ResNet-50-2, printed are 0.990 and 0.985.
 """
 
@@ -83,8 +83,8 @@ _STUDIES = {
     "coefficient": "half, mse, cos, alpha",
     "fusion": "P1, P2, P3, P4, P5, P6",
 }
-# Table 4 has the means of "with TFM" the other way round, (97.9, 99.0), and the text takes its
-# gains of 2.7 and 1.9 points from them; Tables 1, 2 and 5 to 7 all have them as here.
+# Table 4 has the means of "with TFM" swapped, (97.9, 99.0), and the text derives its gains of 2.7
+# and 1.9 points from them; Tables 1, 2 and 5 to 7 all have them as here.
 _IMAGE_AUROC = {
     "layers": "97.6 98.3 97.6 98.3",
     "tfm": "95.2 98.5 98.6 98.6 98.7 99.0 98.9",

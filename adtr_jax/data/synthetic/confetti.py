@@ -1,7 +1,7 @@
-"""Confetti: blurred rectangles added to the image, coloured ones and dark ones.
+"""Confetti: blurred rectangles, coloured or dark, added to the image.
 
-After Liznerski et al., "Explainable Deep One-Class Classification", ICLR 2021, with the numbers of
-the ADTR paper's MVTec-AD experiments.
+After Liznerski et al., "Explainable Deep One-Class Classification", ICLR 2021, with the parameters
+of the ADTR paper's MVTec-AD experiments.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from scipy.special import ndtr
 
 from adtr_jax.data.synthetic.pixels import to_uint8
 
-# Lengths are in pixels of an image of this side, and densities are rectangles a pixel of it. Both
-# scale with s: at every s an image has the same number of rectangles and the same shares covered.
+# Lengths are in pixels of an image of this side, densities in rectangles per pixel of it. Both
+# scale with s: the number of rectangles and the fraction that they cover are the same at every s.
 SIDE = 224
-COLOURED, DARK = 1.8e-5 * SIDE**2, 1.2e-5 * SIDE**2  # 0.90 and 0.60 an image
+COLOURED, DARK = 1.8e-5 * SIDE**2, 1.2e-5 * SIDE**2  # 0.90 and 0.60 per image
 SHORTEST, LONGEST = 8.0, 54.0
 SIGMA = 5.0
 MAX_ANGLE = np.pi / 4
@@ -26,10 +26,10 @@ class Rectangle:
     """A rectangle of one colour; lengths in pixels, rows before columns.
 
     Attributes:
-        centre: Measured from the top left corner of the image.
+        centre: From the top left corner of the image.
         sides: Before the rotation.
         angle: In radians, from the rows' axis towards the columns' axis.
-        colour: What is added: [0, 255] in each channel, or -255 in all for a dark one.
+        colour: The values added: [0, 255] in each channel, or -255 in all for a dark one.
     """
 
     centre: Float[np.ndarray, "2"]
@@ -50,11 +50,11 @@ def draw(
 
 
 def draw_rectangles(rng: np.random.Generator, size: int) -> list[Rectangle]:
-    """At least one rectangle for an image of side `size`, in pixels of that image.
+    """Return at least one rectangle, in pixels of an image of side `size`.
 
-    Their numbers are Poisson distributed (the limit of drawing at each pixel whether one is
-    centred there) and drawn again while there is none, which is so in 22 % of the draws: on
-    average 1.16 coloured and 0.77 dark ones are left.
+    Their numbers are Poisson distributed (the limit of drawing at each pixel whether one is centred
+    there) and drawn again while both are 0, as in 22 % of the draws: the means become 1.16 coloured
+    and 0.77 dark rectangles.
     """
     coloured, dark = rng.poisson((COLOURED, DARK))
     while coloured + dark == 0:
@@ -74,18 +74,18 @@ def draw_rectangles(rng: np.random.Generator, size: int) -> list[Rectangle]:
 def blurred(
     rectangle: Rectangle, size: int
 ) -> tuple[tuple[slice, slice], Float[np.ndarray, "h w"]]:
-    """Return the share in [0, 1] that a rectangle has in each pixel after the Gaussian blur.
+    """Return the fraction in [0, 1] of each pixel that a rectangle covers after the Gaussian blur.
 
-    In closed form: a Gaussian looks the same in all directions, so along the rectangle's own axes
-    the blur is the product of two differences of the normal distribution function. What lies
-    beyond the image's edge is blurred into it.
+    In closed form: a Gaussian is isotropic, so along the rectangle's own axes the blur is the
+    product of two differences of the normal distribution function. Parts beyond the image's edge
+    are blurred into it.
 
     Args:
         rectangle: In pixels of the image.
         size: Side s of the image.
 
     Returns:
-        The rows and columns that it reaches, up to four sigma from it, and the shares in these.
+        The rows and columns up to four sigma from the rectangle, and the fractions there.
     """
     sigma = SIGMA * size / SIDE
     reach = np.hypot(*rectangle.sides) / 2 + 4 * sigma

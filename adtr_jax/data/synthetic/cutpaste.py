@@ -1,4 +1,4 @@
-"""CutPaste: a piece of the image, its colours slightly changed, pasted elsewhere in it.
+"""CutPaste: a piece of the image, its colours slightly changed, pasted elsewhere in the image.
 
 Li et al., "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization", CVPR 2021.
 """
@@ -8,12 +8,12 @@ from jaxtyping import UInt8
 
 from adtr_jax.data.synthetic.pixels import recolour
 
-AREA = (0.02, 0.15)  # of a patch, as a share of the image
+AREA = (0.02, 0.15)  # of a patch, as a fraction of the image
 NARROWEST = 0.3  # aspect ratio, height by width, uniform in [0.3, 1] or in [1, 1 / 0.3]
 # Of a scar, in pixels of an image of side 256; they scale with s.
 SIDE, WIDTH, LENGTH = 256, (2, 16), (10, 25)
 MAX_ANGLE = np.pi / 4
-JITTER = 0.1  # turns, factors about 1, and a share of 255
+JITTER = 0.1  # turns, factors about 1, and a fraction of 255
 
 
 def draw(
@@ -58,7 +58,7 @@ def _paste(
     centre: tuple[float, float],
     angle: float,
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """A copy of `image` with `piece` at `centre`, rotated by `angle` radians, nearest neighbour."""
+    """Return a copy of `image` with `piece` at `centre`, rotated by `angle` radians (nearest)."""
     h, w, _ = piece.shape
     y, x = np.ogrid[: len(image), : len(image)]
     y, x = y + 0.5 - centre[0], x + 0.5 - centre[1]

@@ -1,9 +1,9 @@
-"""Perlin-noise blends: a foreign texture shows through in blobs.
+"""Perlin-noise blends: another texture, visible in blobs.
 
 Zavrtanik et al., "DRAEM: A Discriminatively Trained Reconstruction Embedding for Surface Anomaly
-Detection", ICCV 2021. DRAEM takes its textures from the data set DTD, which would be a download
-more; here another image of the set lends them, cut into 8 x 8 tiles which are shuffled, and its
-colours changed strongly: contrast (half the time inverted), brightness, saturation and any hue.
+Detection", ICCV 2021. DRAEM takes its textures from the data set DTD, which would be another
+download; here they come from another image of the set, cut into 8 x 8 tiles that are shuffled, with
+strong changes of contrast (inverted half of the time), brightness, saturation and hue.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def draw(
     """Blend a texture into the last image where Perlin noise is above 0.5.
 
     There the result is `beta I + (1 - beta) A`, with the image I, the texture A and a transparency
-    beta in [0.1, 0.8]. A is made of one of the images before; the first image lends its own.
+    beta in [0.1, 0.8]. A is made of one of the earlier images; for the first image, of itself.
     """
     image = seen[-1]
     noise = random_noise(rng, len(image))
@@ -34,11 +34,11 @@ def draw(
 
 
 def random_noise(rng: np.random.Generator, size: int) -> Float[np.ndarray, "{size} {size}"]:
-    """Perlin noise in [-1, 1], its lattice of random scale on each axis, turned and moved."""
+    """Return Perlin noise in [-1, 1], its lattice randomly scaled per axis, rotated and shifted."""
     scale = 2 ** rng.integers(LARGEST_POWER + 1, size=2)
     angle = rng.uniform(-np.pi / 2, np.pi / 2)
     offset = rng.uniform(0, 1, 2)
-    # The turned image is at most sqrt(2) of its side wide: no gradient is used twice.
+    # The rotated image is at most sqrt(2) of its side wide: no gradient is used twice.
     directions = rng.uniform(0, 2 * np.pi, 2 * scale + 2)
     gradients = np.stack([np.cos(directions), np.sin(directions)], axis=-1)
     pixels = (np.arange(size) + 0.5) / size - 0.5
@@ -53,12 +53,11 @@ def random_noise(rng: np.random.Generator, size: int) -> Float[np.ndarray, "{siz
 def perlin_noise(
     y: Float[np.ndarray, "h w"], x: Float[np.ndarray, "h w"], gradients: Float[np.ndarray, "p q 2"]
 ) -> Float[np.ndarray, "h w"]:
-    """Perlin's gradient noise (2002, with the quintic fade) in [-1, 1], 0 at integer y and x.
+    """Return Perlin's gradient noise (2002, quintic fade) in [-1, 1], 0 at integer y and x.
 
     Args:
-        y: First coordinate of each point.
-        x: Second coordinate.
-        gradients: Unit vectors at the lattice's points; repeated beyond the p x q that there are.
+        y, x: Coordinates of the points.
+        gradients: Unit vectors at the lattice points, repeated beyond p x q.
     """
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
     total = np.zeros_like(y)
@@ -71,7 +70,7 @@ def perlin_noise(
 
 
 def _fade(t: np.ndarray) -> np.ndarray:
-    """6 t^5 - 15 t^4 + 10 t^3: from 0 to 1 without slope or curvature at either end."""
+    """Return 6 t^5 - 15 t^4 + 10 t^3: from 0 to 1, slope and curvature 0 at both ends."""
     return t * t * t * (t * (6 * t - 15) + 10)
 
 
@@ -90,7 +89,7 @@ def _texture(
 def _shuffle_tiles(
     rng: np.random.Generator, image: UInt8[np.ndarray, "s s 3"]
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Permute the 8 x 8 tiles of the image; where 8 does not divide s, its mirror fills them up."""
+    """Permute the image's 8 x 8 tiles; if 8 does not divide s, it is padded by reflection."""
     size = len(image)
     side = -(-size // TILES)
     padding = (0, side * TILES - size)

@@ -1,4 +1,4 @@
-"""Arithmetic on pixel values that the kinds of anomaly share."""
+"""Arithmetic on pixel values, shared by the kinds of anomaly."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,14 +16,13 @@ def recolour(
     contrast: float,
     brightness: float,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Change the colours; grey stays grey, so that colour alone gives nothing away on grey images.
+    """Change the colours; grey stays grey, so that colour gives no anomaly away on grey images.
 
     Args:
-        pixels: RGB in [0, 255].
         turn: Turns of the hue circle, a rotation of RGB space about its grey axis; 1 changes
             nothing.
         saturation: Factor of the distance from that axis.
-        contrast: Factor of the distance from the mean colour; below 0 the image is inverted.
+        contrast: Factor of the distance from the mean colour; negative values invert the image.
         brightness: Added to all values.
     """
     mean_of_channels = np.full((3, 3), 1 / 3)
