@@ -13,7 +13,7 @@ import tyro
 from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import PLUS_PRESETS, Method, Plus, Preset, Presets, Settings
 from adtr_jax.errors import unknown
-from conversion import WEIGHTS
+from conversion import weights_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Options:
     training. Single settings override it."""
     out: Path
     """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
-    weights: Path = WEIGHTS
+    weights: Path = field(default_factory=weights_folder)
     """The folder of converted backbone weights; missing ones are converted into it."""
     devices: int | None = None
     """How many of each machine's devices to train on. Default: all of them; one, of a CPU's."""
