@@ -89,7 +89,8 @@ def _obtain(entry: manifest.Entry, checkpoint: Path | None) -> tuple[bytes, str]
         )
     from conversion.download import download
 
-    return download(entry.url, limit=torch_file.MAX_BYTES), entry.url
+    content = download(entry.url, limit=torch_file.MAX_BYTES, command=entry.command)
+    return content, entry.url
 
 
 def _packaged(entry: manifest.Entry) -> Path:

@@ -249,7 +249,7 @@ def test_no_network(capsys, out, entry):
         message = failure(capsys, "efficientnet-lite0", f"--out={out}")
     assert message == (
         f"{url}: download failed (no connection); "
-        "download it by hand and run `python -m conversion NAME --checkpoint=FILE`"
+        "download it by hand and run `python -m conversion efficientnet-lite0 --checkpoint=FILE`"
     )
 
 
