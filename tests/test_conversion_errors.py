@@ -140,7 +140,8 @@ def test_a_checkpoint_that_does_not_exist(capsys, tmp_path, out):
 def test_unknown_names(capsys, out):
     message = failure(capsys, "efficientnet-lit2", f"--out={out}")
     assert message.startswith(
-        "no network is called efficientnet-lit2: did you mean efficientnet-lite2? There are: "
+        "no network is called efficientnet-lit2: did you mean efficientnet-lite2 or "
+        "efficientnet-lite4? There are: efficientnet-b0, "
     )
     message = failure(capsys, "vgg", f"--out={out}")
     assert message.startswith("no network is called vgg: There are: efficientnet-b0, ")

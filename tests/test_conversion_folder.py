@@ -34,6 +34,13 @@ def test_the_environment_names_the_folder_of_weights(monkeypatch, tmp_path):
         assert weights_folder() == folder
 
 
+def test_help_shows_the_folder(monkeypatch, capsys):
+    monkeypatch.setenv("ADTR_JAX_WEIGHTS", "mine")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--help"])
+    assert "The folder for the converted file. (default: mine)" in capsys.readouterr().out
+
+
 def test_an_environment_that_names_a_file(monkeypatch, tmp_path, capsys):
     file = tmp_path / "file"
     file.touch()
