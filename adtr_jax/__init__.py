@@ -6,4 +6,4 @@ score map (`scoring`, `weighted_map`) -> metrics (`metrics`), pictures (`figures
 (`report`). A method (`detectors`) is the chain from image to score map, and how it is trained.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,12 +1,16 @@
-"""What all commands share: flags with suggestions for typos, one-line errors, exit statuses."""
+"""What all commands share: the command line, one-line errors, exit statuses."""
 
-import dataclasses
+import contextlib
+import functools
+import io
+import re
 import sys
-import typing
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from adtr_jax.errors import InputError, unknown
 
@@ -14,55 +18,81 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
-    """The command line as a dataclass of `kind`; a wrong value ends the process with status 2.
+    """The command line as a dataclass of `kind`; `--help` ends the process.
+
+    Args:
+        kind: its fields are the options, their docstrings the help.
+        arguments: the words after `prog`.
+        prog: the command as the user types it.
+        default: what the options are where the command line does not say.
 
     Raises:
-        InputError: a flag that does not exist; suggests the nearest.
+        InputError: an option that does not exist, with the nearest one or two; a wrong value; an
+            option that is missing.
     """
-    words = _split(arguments)
-    flags = _flags(kind, default)
-    known = {flag.replace("-", "_") for flag in flags}
-    for word in words:
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and flag.replace("-", "_") not in known:
-            raise unknown(f"no option of {prog}", flag, flags)
-    if default is None:
-        return tyro.cli(kind, prog=prog, args=words, use_underscores=True)
-    return tyro.cli(kind, prog=prog, args=words, default=default, use_underscores=True)
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    command: Callable[..., T] = functools.partial(
+        tyro.cli, kind, prog=prog, use_underscores=True, registry=_REGISTRY, **given
+    )
+    # tyro suggests options too, in a box of ten lines or more, but not where a required one is
+    # missing, which is the case when that is the one mistyped.
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return command(args=arguments)
+    except SystemExit as end:
+        if end.code != 2:  # --help
+            raise
+    options = _options(command)
+    spelled = {option.replace("-", "_") for option in options}  # tyro takes - for _
+    for word in arguments:
+        option = re.match(r"--?[A-Za-z][^=]*", word)
+        if option and option[0].replace("-", "_") not in spelled:
+            raise unknown(f"no option of {prog}", option[0], options, "--help lists them all")
+    raise InputError(f"{_message(box.getvalue())}; {prog} --help lists the options")
 
 
-def _flags(kind: type, default: object = None) -> list[str]:
-    """All flags of a command, those of nested dataclasses among them.
+def _options(command: Callable[..., object]) -> list[str]:
+    """The options of a command, from its help: tyro has no list of them to ask for."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        command(args=["--help"])
+    return re.findall(r"(?<!\S)--?[a-z][\w.]*", text.getvalue())
 
-    Where the default of a nested dataclass is of a subclass, that one's flags count, as for tyro.
+
+def _message(box: str) -> str:
+    """What tyro says in a box, as one line: all that is between the title and the next rule.
+
+    The exception behind it, and the hook that would hand it over, are private to tyro.
     """
-    flags = ["--help"]
-    for field, full in typing.get_type_hints(kind, include_extras=True).items():
-        marks = getattr(full, "__metadata__", ())
-        name = next((mark.name for mark in marks if getattr(mark, "name", None)), field)
-        hint = full
-        while typing.get_origin(hint) is typing.Annotated:
-            hint = typing.get_args(hint)[0]
-        if tyro.conf.Positional in marks:
-            continue
-        if dataclasses.is_dataclass(hint):
-            prefix = "" if tyro.conf.OmitArgPrefixes in marks else f"{name}."
-            value = getattr(default, field, None)
-            inner = _flags(type(value) if value is not None else typing.cast(type, hint))[1:]
-            flags += [f"--{prefix}{flag.removeprefix('--')}" for flag in inner]
-        else:
-            flags += [f"--{name}", f"--no_{name}"] if hint is bool else [f"--{name}"]
-    return flags
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # colours
+    _, *parts = re.split("[─-]{5,}", plain)
+    words = re.sub("[│╮]", " ", parts[0] if parts else plain).split()
+    return " ".join(words).removeprefix("Error parsing ").removesuffix(".")
 
 
-def _split(arguments: Sequence[str]) -> list[str]:
-    """`--flag=value` as two words, so that every flag stands on its own."""
-    words: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        is_flag = flag.startswith("--") and equals and not value.startswith("-")
-        words.extend((flag, value) if is_flag else (argument,))
-    return words
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """`~` in all paths: in `--data=~/images` a shell leaves it alone."""
+    if info.type is not Path:
+        return None
+
+    def read(words: list[str]) -> Path:
+        try:
+            return Path(words[0]).expanduser()
+        except RuntimeError:
+            raise ValueError(f"{words[0]}: there is no such user") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def guarded(action: Callable[[], int], interrupted: str) -> int:

@@ -1,7 +1,10 @@
 """The one exception that a user can cause."""
 
 import difflib
+import functools
 from collections.abc import Iterable
+
+_LISTED = 20  # names that a message lists at most
 
 
 class InputError(Exception):
@@ -15,15 +18,21 @@ class Stopped(KeyboardInterrupt):
     """The run was interrupted and saved; the same command goes on with it."""
 
 
-def unknown(what: str, word: str, known: Iterable[str]) -> InputError:
-    """The error about a word that is none of the known ones: the nearest, and all there are.
+def unknown(what: str, word: str, known: Iterable[str], listed: str = "") -> InputError:
+    """The error about a word that is none of the known ones: the nearest one or two, and all.
 
     Args:
         what: the start of the message: `no backbone`, `no category in runs/data`.
         word: what the user wrote.
         known: what there is.
+        listed: what lists them all. If it is empty, the message does, or begins to.
     """
     known = list(known)
-    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return InputError(f"{what} is called {word}: {hint}There are: {', '.join(known)}")
+    bare = {name.lstrip("-"): name for name in known}  # the dashes of all options are alike
+    near = functools.partial(difflib.get_close_matches, word.lower().lstrip("-"), bare)
+    close = [bare[name] for name in near(n=2, cutoff=0.8) or near(n=1, cutoff=0.55)]
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    if not listed:
+        rest = f", ... ({len(known)} in all)" if len(known) > _LISTED else ""
+        listed = f"There are: {', '.join(known[:_LISTED])}{rest}"
+    return InputError(f"{what} is called {word}: {hint}{listed}")

@@ -1,10 +1,11 @@
 """PyTorch checkpoints -> Flax weights, without PyTorch.
 
 checkpoint (`download`, `manifest`) -> tensors (`torch_file`, `state_dict`) -> Flax names and layout
-(`mapping`; the tables: `rules`, `efficientnet`, `resnet`) -> safetensors file (`weights`). Nothing
-in a checkpoint is ever executed.
+(`mapping`; the tables: `rules`, `efficientnet`, `resnet`) -> safetensors file (`weights`), in the
+folder that `folder` names. Nothing in a checkpoint is ever executed.
 """
 
-from conversion.weights import WEIGHTS, convert, ensure
+from conversion.folder import weights_folder
+from conversion.weights import convert, ensure
 
-__all__ = ["WEIGHTS", "convert", "ensure"]
+__all__ = ["convert", "ensure", "weights_folder"]

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from adtr_jax.command_line import guarded, parse
-from conversion.weights import WEIGHTS, convert
+from conversion.folder import weights_folder
+from conversion.weights import convert
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Settings:
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The checkpoint, if it is not to be downloaded or taken from the installed package."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = WEIGHTS
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = field(default_factory=weights_folder)
     """The folder for the converted file."""
 
 

@@ -8,12 +8,13 @@ TIMEOUT = 30.0  # seconds without an answer, or without the next piece of it
 CHUNK = 1 << 18  # bytes
 
 
-def download(url: str, *, limit: int) -> bytes:
+def download(url: str, *, limit: int, command: str) -> bytes:
     """Downloads `url` into memory, with a progress bar on a terminal.
 
     Args:
         url: where the file is.
         limit: the largest size to accept, in bytes.
+        command: what to run after a download by hand, which the errors advise.
 
     Raises:
         InputError: no connection, no answer within 30 s, an HTTP error, a broken transfer, or
@@ -23,6 +24,7 @@ def download(url: str, *, limit: int) -> bytes:
     from tqdm import tqdm
 
     content = io.BytesIO()
+    remedy = f"download it by hand and run `{command}`"
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT) as response:
             response.raise_for_status()
@@ -34,13 +36,10 @@ def download(url: str, *, limit: int) -> bytes:
                 for chunk in response.iter_content(CHUNK):
                     bar.update(content.write(chunk))
                     if content.tell() > limit:
-                        raise InputError(f"{url}: more than {limit:,} bytes came; {_BY_HAND}")
+                        raise InputError(f"{url}: more than {limit:,} bytes came; {remedy}")
     except requests.RequestException as error:
-        raise InputError(f"{url}: download failed ({_reason(error)}); {_BY_HAND}") from None
+        raise InputError(f"{url}: download failed ({_reason(error)}); {remedy}") from None
     return content.getvalue()
-
-
-_BY_HAND = "download it by hand and run `python -m conversion NAME --checkpoint=FILE`"
 
 
 def _reason(error: Exception) -> str:

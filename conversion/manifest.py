@@ -3,11 +3,9 @@
 import functools
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 
 from adtr_jax.errors import unknown
-
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+from conversion.folder import ROOT
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Entry:
 @functools.cache
 def read() -> dict[str, Entry]:
     """All entries of the manifest by network name."""
-    tables = tomllib.loads((WEIGHTS / "manifest.toml").read_text("utf-8"))
+    tables = tomllib.loads((ROOT / "weights" / "manifest.toml").read_text("utf-8"))
     return {
         name: Entry(**{**table, "name": name, "mean": (*table["mean"],), "std": (*table["std"],)})
         for name, table in tables.items()

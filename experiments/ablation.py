@@ -154,5 +154,5 @@ def defaults(settings: Settings) -> Ablation:
 
 if __name__ == "__main__":
     prog = "python -m experiments.ablation"
-    method = method_of(peek(sys.argv[1:], "study", ""))
+    method = method_of(peek(sys.argv[1:], "study", get_args(Study)) or "")
     sys.exit(main(run, defaults, PRESETS, method=method, preset="paper", prog=prog))

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ import tyro
 from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import ADTR_PRESETS, AdtrSettings
 from adtr_jax.errors import InputError
-from conversion import WEIGHTS
+from conversion import weights_folder
 from experiments.categories import ensure_weights
 
 FAST = ADTR_PRESETS["fast"]
@@ -55,7 +55,7 @@ class IdenticalMapping:
     """Of the parameters and of the order of the images."""
     out: Path = Path("runs/identical_mapping")
     """identical_mapping.png and one_layer_study.json go to OUT/CATEGORY/."""
-    weights: Path = WEIGHTS
+    weights: Path = field(default_factory=weights_folder)
     """The folder of converted backbone weights; missing ones are converted into it."""
 
     def settings(self) -> AdtrSettings:

@@ -3,17 +3,16 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar
 
 import tyro
 
 from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import PLUS_PRESETS, Method, Plus, Preset, Presets, Settings
-from adtr_jax.errors import unknown
-from conversion import WEIGHTS
+from conversion import weights_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Options:
     training. Single settings override it."""
     out: Path
     """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
-    weights: Path = WEIGHTS
+    weights: Path = field(default_factory=weights_folder)
     """The folder of converted backbone weights; missing ones are converted into it."""
     devices: int | None = None
     """How many of each machine's devices to train on. Default: all of them; one, of a CPU's."""
@@ -51,13 +50,15 @@ class Options:
 
 
 C = TypeVar("C", bound=Options)
+W = TypeVar("W", bound=str)
 
 
-def peek(words: Sequence[str], flag: str, default: str) -> str:
-    """The value of `--flag` among the words of a command line that has not been parsed yet."""
+def peek(words: Sequence[str], flag: str, choices: Iterable[W]) -> W | None:
+    """The value of `--flag` in a command line that has not been parsed yet, if it is a choice."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{flag}", nargs="?", default=default, const=default)
-    return str(getattr(parser.parse_known_args(words)[0], flag))
+    parser.add_argument(f"--{flag}", nargs="?", dest="value")
+    value = parser.parse_known_args(words)[0].value
+    return next((choice for choice in choices if choice == value), None)
 
 
 def main(
@@ -85,19 +86,17 @@ def main(
     words = sys.argv[1:]
 
     def action() -> int:
-        word = peek(words, "method", method)
-        if word not in presets:
-            raise unknown(f"no method of {prog}", word, list(presets))
-        chosen = cast(Method, word)
-        known = presets[chosen]
-        named = cast(Preset, peek(words, "preset", preset))
-        settings = known.get(named, known[preset])  # the full parser will say what is wrong with it
-        default = defaults(settings)
+        # These two choose the defaults of all other options. tyro lets subcommands do so, but not
+        # options (`overridable_config_cli` refuses `--preset=fast`). It says below what is wrong
+        # with a value that does not exist.
+        chosen = peek(words, "method", presets) or method
+        named = peek(words, "preset", presets[chosen]) or preset
+        default = defaults(presets[chosen][named])
         default = dataclasses.replace(
             default,
             method=chosen,
             preset=named,
-            plus=PLUS_PRESETS.get(named, PLUS_PRESETS[preset]),
+            plus=PLUS_PRESETS[named],
             out=default.out if chosen == method else Path(f"{default.out}_{chosen}"),
         )
         options = parse(type(default), words, prog=prog, default=default)

@@ -140,7 +140,8 @@ def test_a_checkpoint_that_does_not_exist(capsys, tmp_path, out):
 def test_unknown_names(capsys, out):
     message = failure(capsys, "efficientnet-lit2", f"--out={out}")
     assert message.startswith(
-        "no network is called efficientnet-lit2: did you mean efficientnet-lite2? There are: "
+        "no network is called efficientnet-lit2: did you mean efficientnet-lite2 or "
+        "efficientnet-lite4? There are: efficientnet-b0, "
     )
     message = failure(capsys, "vgg", f"--out={out}")
     assert message.startswith("no network is called vgg: There are: efficientnet-b0, ")
@@ -249,7 +250,7 @@ def test_no_network(capsys, out, entry):
         message = failure(capsys, "efficientnet-lite0", f"--out={out}")
     assert message == (
         f"{url}: download failed (no connection); "
-        "download it by hand and run `python -m conversion NAME --checkpoint=FILE`"
+        "download it by hand and run `python -m conversion efficientnet-lite0 --checkpoint=FILE`"
     )
 
 

@@ -51,7 +51,7 @@ def test_a_study_of_the_evaluation_trains_once(common):
         (
             "mvtec",
             ["--method=gtran"],
-            "no method of python -m experiments.mvtec is called gtran: did you mean gtrans",
+            "invalid choice 'gtran' for argument '--method'. Expected one of ('adtr', 'gtrans')",
         ),
         ("mvtec", ["--method=gtrans", "--aligned"], "no option of python -m experiments.mvtec"),
         ("mvtec", ["--fusion=P6"], "no option of python -m experiments.mvtec is called --fusion"),
@@ -66,7 +66,7 @@ def test_a_study_of_the_evaluation_trains_once(common):
         (
             "cifar10",
             ["--method=gtrans", "--class=cat"],
-            "no method of python -m experiments.cifar10 is called gtrans",
+            "invalid choice 'gtrans' for argument '--method'. Expected one of ('adtr',)",
         ),
     ],
 )

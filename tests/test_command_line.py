@@ -1,0 +1,124 @@
+"""What is wrong with a command line: one line on stderr, exit status 2."""
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from stripes import call
+
+from adtr_jax.command_line import parse
+from adtr_jax.errors import InputError, unknown
+from experiments.options import peek
+
+MVTEC = "python -m experiments.mvtec"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A command with two options."""
+
+    size: int = 3
+    folder: Path | None = None
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--epoch=3", "did you mean --epochs? "),
+        ("-epochs", "did you mean --epochs? "),
+        ("--methd=gtrans", "did you mean --method? "),
+        ("--plus.epoch=3", "did you mean --plus.epochs? "),
+        ("--standardize", "did you mean --standardise or --no_standardise? "),
+        ("--max-step=3", "did you mean --max_steps? "),
+        ("--zzz", ""),
+        ("--fusion=P4", ""),  # an option of GTrans
+    ],
+)
+def test_a_mistyped_option(word, hint):
+    for others in ([], ["--category=grid", "--epochs=abc"]):
+        result = call(*others, word)
+        assert result.returncode == 2
+        assert result.stderr == (
+            f"error: no option of {MVTEC} is called {word.partition('=')[0]}: "
+            f"{hint}--help lists them all\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs=abc"], "--epochs: invalid literal for int() with base 10: 'abc'"),
+        (["--epochs"], "Missing value for argument '--epochs'. Expected 1 values"),
+        (
+            ["--preset=fst"],
+            "invalid choice 'fst' for argument '--preset'. Expected one of ('paper', 'fast')",
+        ),
+        (["--plus.k", "x"], "--plus.k: invalid literal for int() with base 10: 'x'"),
+        (["grid"], "Unrecognized options: grid"),
+        (["--out=~nobody-of-that-name/x"], "--out: ~nobody-of-that-name/x: there is no such user"),
+    ],
+)
+def test_a_wrong_value(words, message):
+    result = call("--category=grid", *words)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {message}; {MVTEC} --help lists the options\n"
+
+
+def test_a_missing_option():
+    result = call("--epochs=3")
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"error: Missing from {MVTEC}: --category STR A category's name, or `all`: any folder in "
+        f"DIR that holds train/good. (required); {MVTEC} --help lists the options\n"
+    )
+
+
+class Terminal(io.StringIO):
+    """One that has colours."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("output", [io.StringIO, Terminal])
+def test_whatever_the_output_can_draw(output, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", output())
+    with pytest.raises(InputError) as error:
+        parse(Options, ["--size=three"], prog="command")
+    assert str(error.value) == (
+        "--size: invalid literal for int() with base 10: 'three'; command --help lists the options"
+    )
+    with pytest.raises(InputError, match=r"is called --sise: did you mean --size\?"):
+        parse(Options, ["--sise=3"], prog="command")
+
+
+def test_paths_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(Options, ["--folder=~/a"], prog="command").folder == tmp_path / "a"
+    assert parse(Options, ["--folder", "a/~"], prog="command").folder == Path("a/~")
+
+
+def test_the_options_that_choose_the_defaults_are_read_first():
+    methods = ("adtr", "gtrans")
+    assert peek(["--data", "x", "--method=gtrans"], "method", methods) == "gtrans"
+    assert peek(["--method", "adtr", "--epochs=3"], "method", methods) == "adtr"
+    assert peek(["--method=gtran"], "method", methods) is None
+    assert peek(["--method"], "method", methods) is None
+    assert peek(["--category=gtrans"], "method", methods) is None
+
+
+def test_long_lists_are_cut():
+    names = [f"class{i:02}" for i in range(21)]
+    assert str(unknown("no class", "class00x", names)) == (
+        "no class is called class00x: did you mean class00 or class20? There are: "
+        f"{', '.join(names[:20])}, ... (21 in all)"
+    )
+    assert str(unknown("no class", "nothing", names[:20])) == (
+        f"no class is called nothing: There are: {', '.join(names[:20])}"
+    )
