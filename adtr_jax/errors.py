@@ -29,9 +29,13 @@ def unknown(what: str, word: str, known: Iterable[str], listed: str = "") -> Inp
     """
     known = list(known)
     bare = {name.lstrip("-"): name for name in known}  # the dashes of all options are alike
-    near = functools.partial(difflib.get_close_matches, word.lower().lstrip("-"), bare)
-    close = [bare[name] for name in near(n=2, cutoff=0.8) or near(n=1, cutoff=0.55)]
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    written = word.lower().lstrip("-")
+    near = functools.partial(difflib.get_close_matches, written, bare)
+    close = near(n=2, cutoff=0.8)
+    if not close:  # `lite2` is far from `efficientnet-lite2`, but a part of it alone
+        longer = [name for name in bare if written in name]
+        close = longer if 1 <= len(longer) <= 2 else near(n=1, cutoff=0.55)
+    hint = f"did you mean {' or '.join(bare[name] for name in close)}? " if close else ""
     if not listed:
         rest = f", ... ({len(known)} in all)" if len(known) > _LISTED else ""
         listed = f"There are: {', '.join(known[:_LISTED])}{rest}"

@@ -32,6 +32,8 @@ class Options:
         ("--plus.epoch=3", "did you mean --plus.epochs? "),
         ("--standardize", "did you mean --standardise or --no_standardise? "),
         ("--max-step=3", "did you mean --max_steps? "),
+        ("--size=64", "did you mean --image_size or --batch_size? "),
+        ("--output=DIR", "did you mean --out? "),
         ("--zzz", ""),
         ("--fusion=P4", ""),  # an option of GTrans
     ],
