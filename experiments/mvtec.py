@@ -1,4 +1,4 @@
-"""MVTec-AD, or any folder in its layout: one model a category, by ADTR, ADTR+ or GTrans.
+"""MVTec-AD, or any folder in its layout: one model per category, by ADTR, ADTR+ or GTrans.
 
 python -m experiments.mvtec --category=grid
 python -m experiments.mvtec --category=all --data=DIR
