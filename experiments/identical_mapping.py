@@ -54,7 +54,7 @@ class IdenticalMapping:
     seed: int = 0
     """Of the parameters and of the order of the images."""
     out: Path = Path("runs/identical_mapping")
-    """identical_mapping.png and one_layer_study.json go to OUT/CATEGORY/."""
+    """identical_mapping.png and identical_mapping.json go to OUT/CATEGORY/."""
     weights: Path = field(default_factory=weights_folder)
     """The folder of converted backbone weights; missing ones are converted into it."""
 
