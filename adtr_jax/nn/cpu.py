@@ -2,7 +2,8 @@
 
 A layer's mathematics is written plainly where the layer is, and decorated with `on_cpu(form)`. The
 form computes the same, values and gradients, by operations that XLA's CPU backend has fast code
-for; `python -m benchmarks.cpu_forms` measures what each of them gains. All of them, as the plain
+for; the gains said below are of `python -m benchmarks.cpu_forms` on two cores, the gradients inside
+a compiled loop (benchmarks/results.md has the table). All of them, as the plain
 ones, can be differentiated forward and backward, and mapped: where a derivative needs a form of its
 own, it is a custom JVP of linear operations whose transposes are fast.
 """
@@ -105,7 +106,7 @@ def _repeat_jvp(axis: int, times: int, primals: Any, tangents: Any) -> tuple[Arr
 
 
 def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """The mean over all positions, its sum as a product of matrices."""
+    """The mean over all positions, its sum as a product of matrices: six times as fast."""
     x = x.reshape(x.shape[0], -1, x.shape[-1])
     ones = jnp.ones(x.shape[:2], x.dtype)
     sums = jnp.einsum("bp,bpc->bc", ones, x, preferred_element_type=_wide(x))
@@ -127,7 +128,8 @@ def product(
 ) -> Float[Array, "... cout"]:
     """All tokens are the rows of one matrix, so that the kernel's gradient is one product.
 
-    For a gradient that is a sum over several axes XLA transposes both operands first.
+    For a gradient that is a sum over several axes XLA transposes both operands first: 1.3 times as
+    fast with gradients, the same without.
     """
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
@@ -135,7 +137,7 @@ def product(
 def dense(
     x: Float[Array, "... cin"], kernel: Float[Array, "cin cout"], bias: Float[Array, "cout"]
 ) -> Float[Array, "... cout"]:
-    """As `product`; the bias's gradient is a product, too."""
+    """As `product`; the bias's gradient is a product, too: 1.4 times as fast with gradients."""
     rows = x.reshape(-1, x.shape[-1]) @ kernel
     rows = rows + repeat(_varying_as(bias, rows)[None], 0, rows.shape[0])
     return rows.reshape(*x.shape[:-1], rows.shape[-1])
@@ -144,7 +146,10 @@ def dense(
 def layer_norm(
     x: Float[Array, "... c"], scale: Float[Array, "c"], bias: Float[Array, "c"], *, epsilon: float
 ) -> Float[Array, "... c"]:
-    """LayerNorm whose sums, over channels and in gradients over tokens, are products."""
+    """LayerNorm whose sums, over channels and in gradients over tokens, are products.
+
+    1.6 times as fast, 1.8 times with gradients.
+    """
     rows = x.reshape(-1, x.shape[-1])
     count, channels = rows.shape
     scale, bias = _varying_as(scale, rows), _varying_as(bias, rows)
@@ -167,6 +172,7 @@ def attend(
     """Attention on operands `[b*heads, n, e]`: batched products with one batch axis.
 
     The softmax is divided by its sum only after the product with V: n x e divisions, not n x m.
+    1.2 times as fast, with gradients as without.
     """
     b, heads = q.shape[:2]
     q, k, v = (x.reshape(b * heads, *x.shape[2:]) for x in (q, k, v))
@@ -182,7 +188,7 @@ def attend(
 
 
 def swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """X * sigmoid(x), with sigmoid(x) = (1 + tanh(x/2)) / 2: tanh has the faster code."""
+    """X * sigmoid(x), with sigmoid(x) = (1 + tanh(x/2)) / 2: tanh has the faster code, by 1.4."""
     half = 0.5 * x
     return half + half * jnp.tanh(half)
 
@@ -200,8 +206,9 @@ def convolution(
 ) -> Float[Array, "b h2 w2 cout"]:
     """XLA's convolution with another gradient; a depthwise one as a sum of shifted slices.
 
-    Inside a loop, as a training step is, XLA has no fast code for a kernel's gradient, and it has
-    none at all for grouped convolutions.
+    Inside a loop, as a training step is, XLA has no fast code for a kernel's gradient: 15 times as
+    fast for 3 x 3 and 64 channels. For grouped convolutions it has none at all: 37 times as fast
+    for 5 x 5 and 192 channels, 560 times with gradients.
     """
     kernel = _varying_as(kernel, x)
     if groups == x.shape[-1] > 1:
