@@ -2,10 +2,10 @@
 
 A layer's mathematics is written plainly where the layer is, and decorated with `on_cpu(form)`. The
 form computes the same, values and gradients, by operations that XLA's CPU backend has fast code
-for; the gains said below are of `python -m benchmarks.cpu_forms` on two cores, the gradients inside
-a compiled loop (benchmarks/results.md has the table). All of them, as the plain
-ones, can be differentiated forward and backward, and mapped: where a derivative needs a form of its
-own, it is a custom JVP of linear operations whose transposes are fast.
+for. The gains said below are those of `python -m benchmarks.cpu_forms` on two cores, gradients
+inside a compiled loop (benchmarks/results.md has the table). All forms can be differentiated
+forward and backward, and mapped, as the plain ones can: where a derivative needs a form of its own,
+it is a custom JVP of linear operations whose transposes are fast.
 """
 
 import functools
