@@ -1,0 +1,6 @@
+"""From the scores of held-out normal images to a decision: what is anomalous, where, and how sure.
+
+`conformal`: the rates that n images can promise; `tail`: a rate that they cannot, estimated;
+`calibration`: p-values and thresholds; `regions`: where a score map exceeds its threshold;
+`drift`: images that as a whole are unlike the calibration's. Nothing here imports JAX.
+"""
