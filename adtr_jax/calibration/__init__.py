@@ -4,3 +4,8 @@
 `calibration`: p-values and thresholds; `regions`: where a score map exceeds its threshold;
 `drift`: images that as a whole are unlike the calibration's. Nothing here imports JAX.
 """
+
+from adtr_jax.calibration.calibration import Calibration
+from adtr_jax.calibration.decision import Decision, ThresholdKind
+
+__all__ = ["Calibration", "Decision", "ThresholdKind"]
