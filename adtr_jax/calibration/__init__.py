@@ -7,5 +7,6 @@
 
 from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import Decision, ThresholdKind
+from adtr_jax.calibration.regions import Region, find_regions
 
-__all__ = ["Calibration", "Decision", "ThresholdKind"]
+__all__ = ["Calibration", "Decision", "Region", "ThresholdKind", "find_regions"]
