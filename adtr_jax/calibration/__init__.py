@@ -7,6 +7,7 @@
 
 from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import Decision, ThresholdKind
+from adtr_jax.calibration.drift import Drift
 from adtr_jax.calibration.regions import Region, find_regions
 
-__all__ = ["Calibration", "Decision", "Region", "ThresholdKind", "find_regions"]
+__all__ = ["Calibration", "Decision", "Drift", "Region", "ThresholdKind", "find_regions"]
