@@ -22,6 +22,7 @@ FLOORS = (
     "adtr_jax.backbones",
     "adtr_jax.nn",
     "adtr_jax.devices",
+    "adtr_jax.calibration",
     "adtr_jax.files",
     "adtr_jax.command_line",
     "adtr_jax.errors",
