@@ -5,7 +5,6 @@ them. Figures are built as objects of their own, without pyplot: no global state
 are in pixels, and places are counted from the top left corner.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from adtr_jax.evaluation.report import ScoreRow
+from adtr_jax.files.plain_name import plain_name
 
 COLOURS = matplotlib.colormaps["inferno"]
 # Share of the colour in the score map laid over the grey image.
@@ -187,14 +187,12 @@ def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
 def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
     """`DEFECT_NAME.png` for each row, by the defect type and the image's file name.
 
-    Characters other than letters, digits, "-", "_" and "." become "_", so that a name is nothing
-    but a name on every file system; no two names are alike, upper and lower case being the same.
+    By `plain_name`; no two names are alike, upper and lower case being the same.
     """
     names: list[str] = []
     taken: set[str] = set()
     for row in rows:
-        stem = re.sub(r"[^\w.-]+", "_", f"{row.defect}_{PurePosixPath(row.path).stem}")
-        stem = stem.lstrip(".-")[:60]  # at most 240 bytes of UTF-8; file systems take 255
+        stem = plain_name(f"{row.defect}_{PurePosixPath(row.path).stem}")
         name, number = stem, 2
         while name.casefold() in taken:
             name, number = f"{stem}_{number}", number + 1

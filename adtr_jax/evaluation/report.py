@@ -1,7 +1,5 @@
 """The results of an evaluation on disc and in print."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from pathlib import Path
 
 from adtr_jax.evaluation.metrics import METRICS
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files.spreadsheet import csv_line, path_cell, text_cell
 
 # The two lines of a metric's heading, in the order of the columns.
 HEADINGS = {
@@ -20,8 +19,6 @@ HEADINGS = {
     "image_f1_max": ("image", "F1-max"),
     "pixel_f1_max": ("pixel", "F1-max"),
 }
-# What makes a spreadsheet read a cell as a formula; East Asian settings know the wide forms too.
-FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 _Row = tuple[str, Mapping[str, float] | str]
 _Column = tuple[tuple[str, str], Sequence[float | None]]
@@ -79,9 +76,11 @@ def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow
     ordered = {name: metrics[name] for name in METRICS if name in metrics}
     text = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
     write_atomically(directory / "metrics.json", text)
-    # A file name need not be valid Unicode; what is not is written as an escape.
-    scores = _scores_csv(rows).encode("utf-8", errors="backslashreplace")
-    write_atomically(directory / "scores.csv", scores)
+    lines = [csv_line(["path", "defect", "label", "score"])]
+    for row in rows:
+        path, defect = path_cell(row.path), text_cell(row.defect)
+        lines.append(csv_line([path, defect, int(row.label), float(row.score)]))
+    write_atomically(directory / "scores.csv", b"".join(lines))
 
 
 Results = Mapping[str, Mapping[str, float] | str]  # category -> metrics, or why it failed
@@ -165,24 +164,3 @@ def _per_cent(value: float | None) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _scores_csv(rows: Sequence[ScoreRow]) -> str:
-    """The rows as CSV text that a spreadsheet takes for text and numbers, never for a formula.
-
-    A name that starts as a formula does gets something harmless in front: a path "./", which leaves
-    it the same path, a defect type an apostrophe, which spreadsheets take for "text follows". Text
-    is always quoted, so that no separator in a name starts a cell of its own.
-    """
-    file = io.StringIO()
-    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerow(["path", "defect", "label", "score"])
-    for row in rows:
-        path = f"./{row.path}" if _is_formula(row.path) else row.path
-        defect = f"'{row.defect}" if _is_formula(row.defect) else row.defect
-        writer.writerow([path, defect, int(row.label), float(row.score)])
-    return file.getvalue()
-
-
-def _is_formula(text: str) -> bool:
-    return text.lstrip().startswith(FORMULA_STARTS)
