@@ -23,15 +23,13 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from adtr_jax.evaluation.overlay import OUTLINE, overlay
 from adtr_jax.evaluation.report import ScoreRow
 from adtr_jax.files.plain_name import plain_name
 
 COLOURS = matplotlib.colormaps["inferno"]
-# Share of the colour in the score map laid over the grey image.
-OPACITY = 0.65
 # The scale runs between these quantiles of all pixels' scores; what lies outside takes its ends.
 QUANTILES = (0.01, 0.995)
-OUTLINE = (64, 224, 255)  # the ground truth's edge on the score map: no colour of the scale's
 NORMAL, ANOMALOUS = "#3b6fb6", "#d1495b"
 
 DPI = 100
@@ -99,7 +97,8 @@ class Findings:
 
         The score map lies over the grey image, with the edge of the ground truth drawn on it.
         """
-        heat = overlay(self.images[i], self.score_maps[i], self.scale)
+        scale = (self.scale.low, self.scale.high)
+        heat = np.array(overlay(Image.fromarray(self.images[i]), self.score_maps[i], scale))
         if self.masks is None:
             return [self.images[i], heat]
         mask = self.masks[i]
@@ -199,13 +198,6 @@ def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
         taken.add(name.casefold())
         names.append(f"{name}.png")
     return names
-
-
-def overlay(image: RGB, score_map: Float[np.ndarray, "s s"], scale: Scale) -> RGB:
-    """The score map in the scale's colours over the grey image."""
-    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
-    colour = COLOURS(scale.norm(score_map))[..., :3].astype(np.float32)
-    return np.rint((1 - OPACITY) * grey + OPACITY * 255 * colour).astype(np.uint8)
 
 
 def _picture_frame(findings: Findings, side: int) -> tuple[Image.Image, list[tuple[int, int]]]:
