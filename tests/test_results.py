@@ -196,7 +196,7 @@ def test_overlays_are_named_by_their_paths_alone(tmp_path):
         "..",
         f"{'画' * 90}.png",
     ]
-    names += ["b.png", "caf\udce9.png", "a b:c$.png"]
+    names += ["b.png", "caf\udce9.png", f"{'𠀀' * 80}.png", "a b:c$.png"]
     picture = Image.new("RGB", (3, 2), (1, 2, 3))
     with Results(tmp_path, RUN) as results:
         for name in names:

@@ -166,7 +166,8 @@ class Results:
         So names depend on nothing but the path, and no two pictures are called alike.
         """
         digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        return self._directory / OVERLAYS / f"{plain_name(PurePath(path).stem)}-{digest}.png"
+        stem = plain_name(PurePath(path).stem)[:40]  # with what is added, 183 bytes at most
+        return self._directory / OVERLAYS / f"{stem}-{digest}.png"
 
     def _put_in_order(self) -> None:
         """Drop what is no complete row and rows with an error, and make both files agree.
