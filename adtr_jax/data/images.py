@@ -25,12 +25,9 @@ def load_images(
 ) -> UInt8[np.ndarray, "n {size} {size} 3"]:
     """Load the images as RGB, at `size` x `size` by Pillow's bilinear filter.
 
-    The filter averages over the pixels when shrinking. The aspect ratio is not kept. An image is
-    resized to `size / crop`, rounded, and its centre is cropped.
-
     Args:
         size: Side s of the result in pixels.
-        crop: Fraction of each side that is kept.
+        crop: The share of each side that is kept, as `resized` does.
 
     Returns:
         Values in 0..255.
@@ -40,8 +37,7 @@ def load_images(
     """
 
     def load(sample: Sample) -> UInt8[np.ndarray, "s s 3"]:
-        resized = _centre(decode_image(sample.image), size, crop, Image.Resampling.BILINEAR)
-        return np.asarray(resized.convert("RGB"))
+        return resized(decode_image(sample.image), size, crop)
 
     images = np.empty((len(samples), size, size, 3), np.uint8)
     for index, image in enumerate(_in_threads(load, samples, "image")):
@@ -87,12 +83,34 @@ def load_masks(
     return masks
 
 
-def _centre(image: Image.Image, size: int, crop: float, filter_: Image.Resampling) -> Image.Image:
-    """Return the centre of the image resized to `size / crop`."""
+def resized(image: Image.Image, size: int, crop: float) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """What a model sees of a decoded image: RGB at `size` x `size` by Pillow's bilinear filter.
+
+    The filter averages over the pixels it shrinks. The aspect ratio is not kept. The image is
+    resized to `size / crop`, rounded, and its centre is cut out (`centre_crop`).
+
+    Args:
+        image: Of mode "RGB" or "L" and any size.
+        size: Side s of the result in pixels.
+        crop: The share of each side that is kept, above 0 and at most 1.
+
+    Returns:
+        Values 0 to 255.
+    """
+    return np.asarray(_centre(image, size, crop, Image.Resampling.BILINEAR).convert("RGB"))
+
+
+def centre_crop(size: int, crop: float) -> tuple[int, int]:
+    """The side of the whole image in pixels of which `size` are kept, and those cut off before."""
     whole = round(size / crop)
-    before = (whole - size) // 2
-    resized = image.resize((whole, whole), filter_)
-    return resized.crop((before, before, before + size, before + size))
+    return whole, (whole - size) // 2
+
+
+def _centre(image: Image.Image, size: int, crop: float, filter_: Image.Resampling) -> Image.Image:
+    """The image at `size / crop`, of which the centre is kept."""
+    whole, before = centre_crop(size, crop)
+    scaled = image.resize((whole, whole), filter_)
+    return scaled.crop((before, before, before + size, before + size))
 
 
 def _in_threads(

@@ -5,7 +5,6 @@ them. Figures are created without pyplot: no global state, no display. Sizes are
 positions are relative to the top left corner.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +23,13 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from adtr_jax.evaluation.overlay import OUTLINE, overlay
 from adtr_jax.evaluation.report import ScoreRow
+from adtr_jax.files.plain_name import plain_name
 
 COLOURS = matplotlib.colormaps["inferno"]
-# Opacity of the score map over the grey image.
-OPACITY = 0.65
-# The scale spans these quantiles of all pixels' scores; scores outside are clipped.
+# The scale runs between these quantiles of all pixels' scores; what lies outside takes its ends.
 QUANTILES = (0.01, 0.995)
-OUTLINE = (64, 224, 255)  # the ground truth on the score map: not a colour of the scale
 NORMAL, ANOMALOUS = "#3b6fb6", "#d1495b"
 
 DPI = 100
@@ -98,7 +96,8 @@ class Findings:
 
         The score map is blended with the grey image, and the ground truth is outlined on it.
         """
-        heat = overlay(self.images[i], self.score_maps[i], self.scale)
+        scale = (self.scale.low, self.scale.high)
+        heat = np.array(overlay(Image.fromarray(self.images[i]), self.score_maps[i], scale))
         if self.masks is None:
             return [self.images[i], heat]
         mask = self.masks[i]
@@ -183,27 +182,18 @@ def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
 def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
     """Returns `DEFECT_NAME.png` for each row, from the defect type and the image's file name.
 
-    Characters other than letters, digits, "-", "_" and "." become "_", so that names are valid on
-    every file system; names are unique, ignoring case.
+    By `plain_name`; no two names are alike, upper and lower case being the same.
     """
     names: list[str] = []
     taken: set[str] = set()
     for row in rows:
-        stem = re.sub(r"[^\w.-]+", "_", f"{row.defect}_{PurePosixPath(row.path).stem}")
-        stem = stem.lstrip(".-")[:60]  # at most 240 bytes of UTF-8; file systems take 255
+        stem = plain_name(f"{row.defect}_{PurePosixPath(row.path).stem}")
         name, number = stem, 2
         while name.casefold() in taken:
             name, number = f"{stem}_{number}", number + 1
         taken.add(name.casefold())
         names.append(f"{name}.png")
     return names
-
-
-def overlay(image: RGB, score_map: Float[np.ndarray, "s s"], scale: Scale) -> RGB:
-    """Returns the score map in the scale's colours, blended with the grey image."""
-    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
-    colour = COLOURS(scale.norm(score_map))[..., :3].astype(np.float32)
-    return np.rint((1 - OPACITY) * grey + OPACITY * 255 * colour).astype(np.uint8)
 
 
 def _picture_frame(findings: Findings, side: int) -> tuple[Image.Image, list[tuple[int, int]]]:

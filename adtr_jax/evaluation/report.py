@@ -1,7 +1,5 @@
 """The results of an evaluation, as files and as tables."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from pathlib import Path
 
 from adtr_jax.evaluation.metrics import METRICS
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files.spreadsheet import csv_line, path_cell, text_cell
 
 # The two lines of a metric's heading, in the order of the columns.
 HEADINGS = {
@@ -18,10 +17,10 @@ HEADINGS = {
     "image_ap": ("image", "AP"),
     "pixel_ap": ("pixel", "AP"),
     "image_f1_max": ("image", "F1-max"),
+    # The share of the good images that F1-max's threshold rejects.
+    "image_f1_max_fpr": ("its", "FPR"),
     "pixel_f1_max": ("pixel", "F1-max"),
 }
-# Characters that start a formula in spreadsheets; in East Asian locales also the wide forms.
-FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 _Row = tuple[str, Mapping[str, float] | str]
 _Column = tuple[tuple[str, str], Sequence[float | None]]
@@ -78,9 +77,11 @@ def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow
     ordered = {name: metrics[name] for name in METRICS if name in metrics}
     text = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
     write_atomically(directory / "metrics.json", text)
-    # File names need not be valid Unicode; invalid parts are escaped.
-    scores = _scores_csv(rows).encode("utf-8", errors="backslashreplace")
-    write_atomically(directory / "scores.csv", scores)
+    lines = [csv_line(["path", "defect", "label", "score"])]
+    for row in rows:
+        path, defect = path_cell(row.path), text_cell(row.defect)
+        lines.append(csv_line([path, defect, int(row.label), float(row.score)]))
+    write_atomically(directory / "scores.csv", b"".join(lines))
 
 
 Results = Mapping[str, Mapping[str, float] | str]  # category -> metrics, or why it failed
@@ -162,24 +163,3 @@ def _per_cent(value: float | None) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _scores_csv(rows: Sequence[ScoreRow]) -> str:
-    """Returns the rows as CSV that spreadsheets read as text and numbers, never as formulas.
-
-    A name that starts like a formula gets a harmless prefix: a path "./", which leaves it the same
-    path, a defect type an apostrophe, which marks text in spreadsheets. Text is always quoted, so
-    that no separator in a name starts a new cell.
-    """
-    file = io.StringIO()
-    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerow(["path", "defect", "label", "score"])
-    for row in rows:
-        path = f"./{row.path}" if _is_formula(row.path) else row.path
-        defect = f"'{row.defect}" if _is_formula(row.defect) else row.defect
-        writer.writerow([path, defect, int(row.label), float(row.score)])
-    return file.getvalue()
-
-
-def _is_formula(text: str) -> bool:
-    return text.lstrip().startswith(FORMULA_STARTS)

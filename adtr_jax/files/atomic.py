@@ -21,3 +21,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def write_unsynced(path: Path, content: bytes) -> None:
+    """Writes one of thousands of files that can be made again, so that nobody sees a part of it.
+
+    Without waiting for the disc, as `write_atomically` does: after a power cut the file may be
+    empty. A killed process leaves one hidden part behind, which the next attempt replaces. The
+    folder must exist, and no two processes may write the same file.
+
+    Raises:
+        OSError: the file cannot be written; an older one is untouched.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)

@@ -1,0 +1,178 @@
+"""What is to be predicted: from words on the command line to decoded images, a few at a time.
+
+Nothing here holds more than the paths that have been seen and a few images, however many there are.
+"""
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from adtr_jax.data.decode import decode_image
+from adtr_jax.data.images import resized
+from adtr_jax.data.layout import IMAGE_SUFFIXES
+from adtr_jax.data.walk import walk
+from adtr_jax.errors import InputError
+from adtr_jax.files import results_folder
+
+STDIN = "-"
+# Folders of the system and of network drives; those that are hidden begin with a dot.
+_SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
+# Decoding is seldom what prediction waits for, and each thread may hold two images.
+_MAX_WORKERS = 8
+
+
+class Decoded(NamedTuple):
+    """An image to predict, or why it cannot be read: either `error` is None, or the arrays are.
+
+    Attributes:
+        path: The file.
+        image: Upright, mode "RGB" or "L", at its original size.
+        pixels: What the model sees of it: `images.resized`, values 0 to 255.
+        error: One line.
+    """
+
+    path: Path
+    image: Image.Image | None
+    pixels: UInt8[np.ndarray, "s s 3"] | None
+    error: str | None
+
+
+def expand(words: Sequence[str], stdin: Iterable[str]) -> Iterator[Path]:
+    """The files that words name, in their order, each once.
+
+    All words are checked before this returns; folders and standard input are read as the iterator
+    goes on.
+
+    Args:
+        words: Each a file, which is taken whatever its name; a folder, for which all images below
+            it stand (`images_below`); or "-", for the lines of `stdin`: each a file or a folder,
+            or a name of nothing, which is passed on, to become an error of that one image.
+        stdin: Standard input, or other lines of text. What is not valid Unicode in it is read as
+            the file system names files.
+
+    Raises:
+        InputError: at once, if a word is neither a file nor a folder, or a folder holds no images.
+    """
+    for word in words:
+        if word == STDIN or os.path.isfile(word):
+            continue
+        if not os.path.isdir(word):
+            raise InputError(
+                f"{word or '(an empty name)'} is neither a file nor a folder: check it"
+            )
+        if next(images_below(Path(word)), None) is None:
+            kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+            raise InputError(f"{word} holds no images ({kinds}): give another folder, or files")
+    return _expanded(words, stdin)
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in those below it, sorted folder by folder.
+
+    An image is a file whose name ends as an image's does (`layout.IMAGE_SUFFIXES`). Left out are
+    what is hidden, the system's folders, and the overlays in a folder of predictions, which would
+    be taken for new images where results are written among the images. Links are followed, but not
+    round in a circle. A folder that cannot be listed stands for itself: reading it as an image
+    says why.
+    """
+    return _images_below(folder, ())
+
+
+def decoded(
+    paths: Iterable[Path], size: int, crop: float, workers: int | None = None
+) -> Iterator[Decoded]:
+    """Read images in threads, ahead of whoever takes them, in the order of the paths.
+
+    At most `2 * workers` images are held here at a time. To be so far ahead, as many paths are
+    asked for before the first image is given: where paths arrive one by one (`watch`), call this
+    for each of them.
+
+    Args:
+        paths: The files; one that cannot be read gives an item with its error.
+        size: Side s in pixels of what the model sees.
+        crop: The share of each side that is kept, as for `images.resized`.
+        workers: The number of threads; None: one a processor, at most eight.
+
+    Yields:
+        One item a path. When the iterator is closed, no thread goes on after its present image.
+    """
+    workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    ahead: deque[Future[Decoded]] = deque()
+    try:
+        for path in paths:
+            ahead.append(pool.submit(_decode, path, size, crop))
+            if len(ahead) == 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _expanded(words: Sequence[str], stdin: Iterable[str]) -> Iterator[Path]:
+    seen: set[str] = set()
+    for word in words:
+        for path in _lines(stdin) if word == STDIN else _files(word):
+            absolute = os.path.abspath(path)
+            if absolute not in seen:
+                seen.add(absolute)
+                yield path
+
+
+def _lines(stdin: Iterable[str]) -> Iterator[Path]:
+    if isinstance(stdin, io.TextIOWrapper) and stdin.errors != "surrogateescape":
+        stdin.reconfigure(errors="surrogateescape")  # as `os` names files
+    for line in stdin:
+        name = line.rstrip("\r\n")
+        if name:
+            yield from _files(name)
+
+
+def _files(word: str) -> Iterator[Path]:
+    return images_below(Path(word)) if os.path.isdir(word) else iter((Path(word),))
+
+
+def _images_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        names = list(walk(folder, depth=1))
+    except (InputError, OSError):
+        yield folder
+        return
+    for name in names:
+        if name.startswith("."):
+            continue
+        if not name.endswith("/"):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield folder / name
+        elif not _is_left_out(name.rstrip("/"), names):
+            yield from _images_below(folder / name, (*above, real))
+
+
+def _is_left_out(name: str, siblings: Sequence[str]) -> bool:
+    if name == results_folder.OVERLAYS:
+        return results_folder.JSONL in siblings
+    return name in _SYSTEM_FOLDERS
+
+
+def _decode(path: Path, size: int, crop: float) -> Decoded:
+    try:
+        # Reading a pipe would wait for ever, and reading a device need not end.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is neither a file nor a folder: leave it out")
+        image = decode_image(path)
+        return Decoded(path, image, resized(image, size, crop), None)
+    except (InputError, OSError, ValueError, MemoryError) as error:
+        reason = str(error) or f"{path} is too large for the memory: scale it down"
+        return Decoded(path, None, None, " ".join(reason.split()))
