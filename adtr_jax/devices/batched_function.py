@@ -42,6 +42,7 @@ class BatchedFunction:
         self._function = lambda leaves, part: function(jax.tree.unflatten(structure, leaves), part)
         self._mesh, self._size, self._label = workers(mesh), size, label
         self._programs: dict[Mesh, functools.partial] = {}
+        self._sizes: dict[Mesh, int] = {}  # of the batches computed so far
 
     def program(self, mesh: Mesh) -> functools.partial:
         """Returns the compiled program of a mesh: a batch on its devices -> outputs there."""
@@ -60,16 +61,31 @@ class BatchedFunction:
         own = self.compute_own(jax.tree.map(lambda array: array[part], rows))
         return [hosts.gather(np.asarray(output), n) for output in own]
 
+    @property
+    def batch(self) -> int:
+        """The rows that the devices take together at once, where there are enough."""
+        return self._mesh.size * self._size
+
+    def _batch(self, n: int) -> tuple[Mesh, int]:
+        """Returns the devices for n rows, and how many rows they take together at once.
+
+        Where a larger batch has been computed before, its program serves: nothing is compiled for
+        an image that comes after a batch.
+        """
+        mesh = self._mesh
+        if n == 1 and on_cpu(mesh) and mesh not in self._programs:
+            mesh = Mesh(mesh.devices[:1], (AXIS,))
+        size = mesh.size * max(1, min(self._size, -(-n // mesh.size)))
+        self._sizes[mesh] = max(size, self._sizes.get(mesh, 0))
+        return mesh, self._sizes[mesh]
+
     def compute_own(self, rows: Any, out: list[np.ndarray] | None = None) -> list[np.ndarray]:
         """Computes the outputs for this process's rows `[n, ...]`, one row per image, on the host.
 
         They are written into the arrays `out`, if given.
         """
         n = len(jax.tree.leaves(rows)[0])
-        mesh = self._mesh
-        if n == 1 and on_cpu(mesh):
-            mesh = Mesh(mesh.devices[:1], (AXIS,))
-        size = mesh.size * max(1, min(self._size, -(-n // mesh.size)))
+        mesh, size = self._batch(n)
         outputs = out or []  # allocated when the first result shows their shapes
         pending: list[tuple[slice, tuple]] = []
 

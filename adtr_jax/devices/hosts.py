@@ -150,7 +150,7 @@ def _say(error: BaseException) -> int:
     """Prints why this process ends alone; returns its exit status."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; the same command, without --retrain, goes on", file=sys.stderr)
+        print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     if isinstance(error, InputError | OSError | MemoryError):
         print(f"error: {text}", file=sys.stderr)
