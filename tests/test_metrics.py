@@ -45,6 +45,18 @@ def ap_and_f1_oracle(scores, labels):
     return ap, f1
 
 
+def fpr_at_f1_max_oracle(scores, labels):
+    """Of the thresholds with the largest F1, the highest one."""
+    found = []
+    for threshold in set(scores.tolist()):
+        predicted = scores >= threshold
+        tp, fp = int((predicted & labels).sum()), int((predicted & ~labels).sum())
+        found.append((2 * tp / (tp + fp + int(labels.sum())), threshold, fp))
+    best = max(f1 for f1, _, _ in found)
+    _, fp = max((t, fp) for f1, t, fp in found if abs(f1 - best) < 1e-12)
+    return fp / int((~labels).sum())
+
+
 def regions_oracle(mask):
     """The 8-connected regions of one mask by flood fill: a list of lists of (row, column)."""
     waiting = {(int(r), int(c)) for r, c in np.argwhere(mask)}
@@ -145,6 +157,7 @@ def test_evaluate_equals_the_oracles(images, stack):
         "image_ap": image_ap,
         "pixel_ap": pixel_ap,
         "image_f1_max": image_f1,
+        "image_f1_max_fpr": fpr_at_f1_max_oracle(image_scores, image_labels),
         "pixel_f1_max": pixel_f1,
     }
     assert values == pytest.approx(expected, abs=1e-12)
@@ -211,7 +224,9 @@ def test_float64_scores_are_not_rounded_to_float32():
     ("labels", "counts"), [([0, 0], "2 normal and 0"), ([1, 1], "0 normal and 2")]
 )
 def test_one_class_only_is_an_error_that_names_the_metrics(labels, counts):
-    with pytest.raises(InputError, match=f"image_auroc, image_ap, image_f1_max: .* {counts} anom"):
+    with pytest.raises(
+        InputError, match=f"image_auroc, image_ap, image_f1_max, image_f1_max_fpr: .* {counts} anom"
+    ):
         evaluate(np.array([0.1, 0.2]), np.array(labels))
 
 

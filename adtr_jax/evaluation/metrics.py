@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from adtr_jax.errors import InputError
 
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
+IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max", "image_f1_max_fpr")
 PIXEL_METRICS = ("pixel_auroc", "aupro", "pixel_ap", "pixel_f1_max")
 METRICS = (
     "image_auroc",
@@ -24,6 +24,7 @@ METRICS = (
     "image_ap",
     "pixel_ap",
     "image_f1_max",
+    "image_f1_max_fpr",
     "pixel_f1_max",
 )
 
@@ -70,7 +71,8 @@ def evaluate(
         InputError: shapes that differ, scores that are NaN or infinite, or one class only.
     """
     image = _curve(image_scores, image_labels, "images", IMAGE_METRICS)
-    values = dict(zip(IMAGE_METRICS, (_auroc(image), _ap(image), _f1_max(image)), strict=True))
+    image_values = (_auroc(image), _ap(image), *_f1_max(image))
+    values = dict(zip(IMAGE_METRICS, image_values, strict=True))
     if masks is not None:
         if score_maps is None:
             raise InputError("masks are given without score maps; give both or neither")
@@ -81,7 +83,12 @@ def evaluate(
             )
         masks = _as_bool(masks, "pixels")
         pixel = _curve(score_maps, masks, "pixels", PIXEL_METRICS)
-        pixel_values = (_auroc(pixel), _aupro(pixel, masks, FPR_LIMIT), _ap(pixel), _f1_max(pixel))
+        pixel_values = (
+            _auroc(pixel),
+            _aupro(pixel, masks, FPR_LIMIT),
+            _ap(pixel),
+            _f1_max(pixel)[0],
+        )
         values.update(zip(PIXEL_METRICS, pixel_values, strict=True))
     return {name: values[name] for name in METRICS if name in values}
 
@@ -116,7 +123,7 @@ def f1_max(scores: Scores, labels: Labels) -> float:
 
     Tied scores are one threshold. Arguments and errors as in `auroc`.
     """
-    return _f1_max(_curve(scores, labels, "samples", ("F1-max",)))
+    return _f1_max(_curve(scores, labels, "samples", ("F1-max",)))[0]
 
 
 def aupro(score_maps: Scores, masks: Labels, limit: float = FPR_LIMIT) -> float:
@@ -188,8 +195,11 @@ def _ap(curve: _Curve) -> float:
     return float(np.diff(curve.tp, prepend=0) @ precision / curve.positives)
 
 
-def _f1_max(curve: _Curve) -> float:
-    return float(np.max(2 * curve.tp / (curve.tp + curve.fp + curve.positives)))
+def _f1_max(curve: _Curve) -> tuple[float, float]:
+    """The best F1, and the false-positive rate at its threshold: of several, the highest one."""
+    f1 = 2 * curve.tp / (curve.tp + curve.fp + curve.positives)
+    best = int(np.argmax(f1))
+    return float(f1[best]), float(curve.fp[best] / curve.negatives)
 
 
 def _aupro(curve: _Curve, masks: Bool[np.ndarray, "..."], limit: float) -> float:
