@@ -1,11 +1,12 @@
 """What all commands share: the command line, one-line errors, exit statuses."""
 
+import argparse
 import contextlib
 import functools
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from adtr_jax.errors import InputError, unknown
 
 T = TypeVar("T")
+W = TypeVar("W", bound=str)
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
@@ -93,6 +95,14 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
+
+
+def peek(words: Sequence[str], flag: str, choices: Iterable[W]) -> W | None:
+    """The value of `--flag` in a command line that has not been parsed yet, if it is a choice."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{flag}", nargs="?", dest="value")
+    value = parser.parse_known_args(words)[0].value
+    return next((choice for choice in choices if choice == value), None)
 
 
 def guarded(action: Callable[[], int], interrupted: str) -> int:

@@ -265,6 +265,12 @@ ADTR_PRESETS: Mapping[Preset, AdtrSettings] = {
         image_score="top",
     ),
 }
+# What takes minutes on a CPU, with a network whose weights come with the installation.
+FIT_PRESETS: Mapping[Preset, AdtrSettings] = {
+    name: dataclasses.replace(settings, backbone="efficientnet-lite2")
+    for name, settings in ADTR_PRESETS.items()
+}
+FIT_SETTINGS = FIT_PRESETS["fast"]
 GTRANS_PRESETS: Mapping[Preset, GtransSettings] = {
     "paper": GtransSettings(),
     "fast": GtransSettings(

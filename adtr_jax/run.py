@@ -24,6 +24,7 @@ from adtr_jax.detectors import model_file
 from adtr_jax.detectors.adtr import AdtrDetector
 from adtr_jax.detectors.adtr_plus import AdtrPlusDetector, token_labels
 from adtr_jax.detectors.detector import Detector
+from adtr_jax.detectors.learn import learn
 from adtr_jax.devices import hosts
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh
@@ -31,7 +32,6 @@ from adtr_jax.errors import InputError
 from adtr_jax.evaluation import figures, metrics, plots, report
 from adtr_jax.files import run_folder
 from adtr_jax.files.atomic import write_atomically
-from adtr_jax.training import train
 
 S = TypeVar("S", bound=Settings)
 
@@ -109,6 +109,7 @@ def train_and_evaluate(
     *,
     retrain: bool = False,
     memory_limit: int | None = None,
+    keep_checkpoints: bool = False,
 ) -> Result:
     """Trains on a category's normal images, evaluates on its test images, and writes the results.
 
@@ -120,13 +121,14 @@ def train_and_evaluate(
         retrain: delete what the directory holds of an earlier run, and train from the start.
         memory_limit: bytes that cached features may take, on the host and on each device; larger
             ones go to a folder beside `directory`. None: two fifths of the free memory.
+        keep_checkpoints: keep those of the training once the model is written.
 
     Raises:
         InputError: missing or damaged weights, or a directory that holds a run with other settings
             or images.
         Stopped: on Ctrl-C, after saving.
     """
-    this = _Run(task, directory, memory_limit)
+    this = _Run(task, directory, memory_limit, keep_checkpoints)
     return this.evaluated(this.normal_only(weights, retrain=retrain))
 
 
@@ -139,6 +141,7 @@ def train_and_evaluate_plus(
     *,
     retrain: bool = False,
     memory_limit: int | None = None,
+    keep_checkpoints: bool = False,
 ) -> tuple[Result, Result]:
     """Trains ADTR+ from the normal-only model, which is trained first if necessary.
 
@@ -146,7 +149,7 @@ def train_and_evaluate_plus(
         start: the images and settings of the normal-only model, and the folder of its run.
         anomalies: images that the model learns not to reconstruct.
         plus: the settings of the second training.
-        weights, memory_limit: as in `train_and_evaluate`.
+        weights, memory_limit, keep_checkpoints: as in `train_and_evaluate`.
         retrain: as in `train_and_evaluate` for `directory`; the normal-only model is kept.
 
     Returns:
@@ -160,11 +163,11 @@ def train_and_evaluate_plus(
         raise InputError("ADTR+ goes on from ADTR: leave out --anomalies, or --method")
     plus.settings(task.settings)  # checks the settings before anything is trained
     hosts.agree("the anomalies", anomalies.fingerprint())
-    before = _Run(task, normal_only, memory_limit)
+    before = _Run(task, normal_only, memory_limit, keep_checkpoints)
     adtr = cast(AdtrDetector, before.normal_only(weights, retrain=False))
-    metrics = before.measured(*adtr.score(task.test_images, before.mesh))
+    metrics = measured(task, *adtr.score(task.test_images, before.mesh))
     improved = AdtrPlusDetector.of(adtr, plus, anomalies)
-    this = _Run(task, directory, memory_limit)
+    this = _Run(task, directory, memory_limit, keep_checkpoints)
     # Only the first process is sure to see the file, and only it makes the claim.
     model = before.digest() if hosts.first() else ""
     fingerprint = task.fingerprint(weights) | anomalies.fingerprint() | {"normal_only_model": model}
@@ -184,11 +187,41 @@ def save_tsne(detector: AdtrDetector, task: Task, path: Path) -> None:
         plots.save_tsne(path, vectors, labels, scores, task.settings.seed)
 
 
+def measured(
+    task: Task, maps: Float[np.ndarray, "m s s"], scores: Float[np.ndarray, "m"]
+) -> dict[str, float]:
+    """Computes the metrics of the test images' score maps and image scores."""
+    labels = np.array([sample.label for sample in task.category.test])
+    return metrics.evaluate(scores, labels, maps, task.masks)
+
+
+def write_results(
+    task: Task,
+    directory: Path,
+    maps: Float[np.ndarray, "m s s"],
+    scores: Float[np.ndarray, "m"],
+    values: dict[str, float],
+) -> None:
+    """Writes metrics, scores and pictures of the test images to a folder."""
+    rows = [
+        report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
+        for sample, score in zip(task.category.test, scores, strict=True)
+    ]
+    report.write(directory, values, rows)
+    findings = figures.Findings(task.test_images, maps, task.masks, rows)
+    shutil.rmtree(directory / "pictures", ignore_errors=True)
+    figures.save_pictures(directory / "pictures", findings)
+    figures.save_overview(directory / "overview.png", findings)
+    figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
+
+
 class _Run:
     """One training and its evaluation, in one folder."""
 
-    def __init__(self, task: Task, directory: Path, memory_limit: int | None):
-        self.task, self.directory = task, directory
+    def __init__(
+        self, task: Task, directory: Path, memory_limit: int | None, keep_checkpoints: bool
+    ):
+        self.task, self.directory, self.keep_checkpoints = task, directory, keep_checkpoints
         self.cache = FeatureCache(directory.parent / ".features", memory_limit)
         self.model = directory / run_folder.MODEL
         self.mesh = task.mesh
@@ -216,70 +249,38 @@ class _Run:
                 held = model_file.load_into(detector, self.model) if hosts.first() else detector
             params, rest = hosts.from_first((held.params, held.rest))
             return dataclasses.replace(detector, params=params, rest=rest)
-        with self.timed("features"):
-            detector, data = detector.initialised().training_data(
-                self.task.images, self.mesh, self.cache
-            )
-        with self.timed("training"):
-            params, rest = train.fit(
-                detector.loss,
-                (detector.params, detector.rest),
-                data,
-                settings=detector.settings,
-                mesh=self.mesh,
-                directory=self.directory,
-                label=self.directory.name,
-                limit=self.cache.limit,
-            )
-            detector = dataclasses.replace(detector, params=params, rest=rest)
-            detector = detector.calibrated(data, self.mesh)
+        detector = learn(
+            detector,
+            self.task.images,
+            self.mesh,
+            directory=self.directory,
+            cache=self.cache,
+            label=self.directory.name,
+            timed=self.timed,
+        )
         if hosts.first():
             model_file.save(detector, self.model)
+            if not self.keep_checkpoints:  # eight times as large as the model
+                shutil.rmtree(self.directory / run_folder.CHECKPOINTS, ignore_errors=True)
         return detector
 
     def digest(self) -> str:
         """Returns the SHA-256 of the model file."""
         return sha256(self.model.read_bytes()).hexdigest()
 
-    def measured(
-        self, maps: Float[np.ndarray, "m s s"], scores: Float[np.ndarray, "m"]
-    ) -> dict[str, float]:
-        """Computes the metrics of the test images' score maps and image scores."""
-        labels = np.array([sample.label for sample in self.task.category.test])
-        return metrics.evaluate(scores, labels, maps, self.task.masks)
-
     def evaluated(self, detector: Detector) -> Result:
         """Scores the test images, and writes metrics, scores and pictures to the folder."""
         with self.timed("scoring"):
             maps, scores = detector.score(self.task.test_images, self.mesh)
         with self.timed("metrics"):
-            values = self.measured(maps, scores)
+            values = measured(self.task, maps, scores)
         if hosts.first():
-            self.write(maps, scores, values)
+            with self.timed("pictures"):
+                write_results(self.task, self.directory, maps, scores, values)
+            file = self.directory / "timings.json"  # evaluating again keeps the other stages
+            earlier = json.loads(file.read_text()) if file.exists() else {}
+            write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")
         return Result(values, self.timings, detector)
-
-    def write(
-        self,
-        maps: Float[np.ndarray, "m s s"],
-        scores: Float[np.ndarray, "m"],
-        values: dict[str, float],
-    ) -> None:
-        """Writes metrics, scores, pictures and timings to the folder."""
-        task, directory = self.task, self.directory
-        with self.timed("pictures"):
-            rows = [
-                report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
-                for sample, score in zip(task.category.test, scores, strict=True)
-            ]
-            report.write(directory, values, rows)
-            findings = figures.Findings(task.test_images, maps, task.masks, rows)
-            shutil.rmtree(directory / "pictures", ignore_errors=True)
-            figures.save_pictures(directory / "pictures", findings)
-            figures.save_overview(directory / "overview.png", findings)
-            figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
-        file = directory / "timings.json"  # evaluating again keeps the other stages
-        earlier = json.loads(file.read_text()) if file.exists() else {}
-        write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -67,7 +67,7 @@ def run(
 def detector(folder: Path) -> "Detector":
     from adtr_jax.detectors import model_file
 
-    return model_file.load(folder / MODEL, folder)
+    return model_file.load(folder / MODEL, folder).detector
 
 
 def pipeline(folder: Path) -> "TorchPipeline":

@@ -6,6 +6,6 @@ folder that `folder` names. Nothing in a checkpoint is ever executed.
 """
 
 from conversion.folder import weights_folder
-from conversion.weights import convert, ensure
+from conversion.weights import convert, ensure, licence
 
-__all__ = ["convert", "ensure", "weights_folder"]
+__all__ = ["convert", "ensure", "licence", "weights_folder"]

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from adtr_jax.backbones import PIXELS
 from adtr_jax.errors import InputError
 from conversion import manifest, torch_file
 from conversion.folder import weights_folder
@@ -75,6 +76,11 @@ def ensure(name: str, out: Path | None = None) -> Path:
     out = weights_folder() if out is None else out
     target = out / f"{name}.safetensors"
     return target if target.is_file() else convert(name, out=out)
+
+
+def licence(name: str) -> str:
+    """Returns the licence (SPDX) under which the checkpoint of `name` is published; "" if none."""
+    return "" if name == PIXELS else manifest.entry(name).licence
 
 
 def _obtain(entry: manifest.Entry, checkpoint: Path | None) -> tuple[bytes, str]:

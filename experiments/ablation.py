@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import tyro
 
+from adtr_jax.command_line import peek
 from adtr_jax.config import (
     OF_THE_EVALUATION,
     PRESETS,
@@ -27,7 +28,7 @@ from adtr_jax.config import (
 from adtr_jax.errors import InputError
 from experiments.categories import Results, failure, measure
 from experiments.mvtec import Mvtec, source
-from experiments.options import main, peek
+from experiments.options import main
 
 AdtrStudy = Literal["attention", "target", "backbone", "scales"]
 GtransStudy = Literal["layers", "tfm", "coefficient", "fusion"]

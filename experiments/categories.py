@@ -152,7 +152,12 @@ def _run_one(
     memory_limit = None if options.memory is None else int(1e9 * options.memory)
     if chosen is None:
         result = run.train_and_evaluate(
-            task, options.weights, directory, retrain=options.retrain, memory_limit=memory_limit
+            task,
+            options.weights,
+            directory,
+            retrain=options.retrain,
+            memory_limit=memory_limit,
+            keep_checkpoints=options.keep_checkpoints,
         )
     else:
         start = (task, directory)
@@ -165,6 +170,7 @@ def _run_one(
             directory,
             retrain=options.retrain,
             memory_limit=memory_limit,
+            keep_checkpoints=options.keep_checkpoints,
         )
         before[category.name] = normal_only.metrics
     if options.tsne:

@@ -1,16 +1,15 @@
 """The options that the experiments share, and how their command lines are read."""
 
-import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 
-from adtr_jax.command_line import guarded, parse
+from adtr_jax.command_line import guarded, parse, peek
 from adtr_jax.config import PLUS_PRESETS, Method, Plus, Preset, Presets, Settings
 from conversion import weights_folder
 
@@ -40,6 +39,8 @@ class Options:
     free, if it is not given. Larger ones go to files in OUT/.features."""
     retrain: bool = False
     """Train again, even if the folder holds a finished run or part of one."""
+    keep_checkpoints: bool = False
+    """Keep the training's checkpoints once the model is written; they are eight times as large."""
     anomalies: str | None = None
     """ADTR+: go on from the normal-only model with anomalies; results go to OUT/CATEGORY+NAME.
     confetti, cutpaste or perlin make them; a folder holds your own, with or without masks."""
@@ -50,15 +51,6 @@ class Options:
 
 
 C = TypeVar("C", bound=Options)
-W = TypeVar("W", bound=str)
-
-
-def peek(words: Sequence[str], flag: str, choices: Iterable[W]) -> W | None:
-    """The value of `--flag` in a command line that has not been parsed yet, if it is a choice."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{flag}", nargs="?", dest="value")
-    value = parser.parse_known_args(words)[0].value
-    return next((choice for choice in choices if choice == value), None)
 
 
 def main(
@@ -105,9 +97,11 @@ def main(
 
             hosts.join(options.hosts)
             return 0 if hosts.until_one_fails(lambda: run(options)) else 1
+        from adtr_jax.devices.compile_cache import keep_compiled_programs
         from adtr_jax.devices.sharding import one_device_a_core
 
         one_device_a_core()
+        keep_compiled_programs()
         return 0 if run(options) else 1
 
     return guarded(action, "interrupted; the same command, without --retrain, goes on")

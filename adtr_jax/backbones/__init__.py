@@ -4,7 +4,7 @@ Importing this package imports no JAX, so that a command line can list `NAMES` a
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adtr_jax.backbones.scaling import LAYOUTS, SCALINGS
 from adtr_jax.errors import unknown
@@ -58,8 +58,8 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
     return nnx.merge(graph, state_file.load(directory / f"{name}.safetensors", state, remedy))
 
 
-def digest(backbone: "adtr_jax.backbones.backbone.Backbone") -> str:
-    """Returns the SHA-256 of the network's weights, in hexadecimal."""
+def digest(network: Any) -> str:
+    """Returns the SHA-256 of the weights of a network, or of a state, in hexadecimal."""
     import hashlib
 
     import jax
@@ -67,8 +67,8 @@ def digest(backbone: "adtr_jax.backbones.backbone.Backbone") -> str:
     from flax import nnx
 
     weights = hashlib.sha256()
-    for leaf in jax.tree.leaves(nnx.state(backbone)):
-        weights.update(np.asarray(leaf).tobytes())
+    for leaf in jax.tree.leaves(nnx.state(network) if isinstance(network, nnx.Module) else network):
+        weights.update(np.ascontiguousarray(leaf).data)
     return weights.hexdigest()
 
 

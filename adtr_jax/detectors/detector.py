@@ -36,6 +36,7 @@ class Detector(abc.ABC):
         graph: the model's structure.
         params: what is trained by gradients.
         rest: all else that is learned from the training images, such as BatchNorm's statistics.
+        backbone_sha256: of the backbone's weights, where it lacks some; "": it is whole.
     """
 
     backbone: Backbone
@@ -43,6 +44,7 @@ class Detector(abc.ABC):
     graph: nnx.GraphDef
     params: nnx.State
     rest: nnx.State
+    backbone_sha256: str = dataclasses.field(default="", kw_only=True)
 
     @classmethod
     def create(cls: type[This], backbone: Backbone, settings: Any) -> This:

@@ -1,31 +1,36 @@
 """A trained detector as one safetensors file that says in its header what it is.
 
-The tensors are the detector's `params` and `rest`; the backbone is named, with the SHA-256 of its
-weights, and lies elsewhere. The header has one entry, a JSON object (see `Header`).
+The tensors are the detector's `params` and `rest` and, in a complete file, those of the backbone
+and of the calibration. The header has one entry, a JSON object (see `Header`); its digest is over
+all tensors. A file without the backbone names it, with the SHA-256 of its weights.
 """
 
 import dataclasses
+import hashlib
 import json
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from flax import nnx
 from typeguard import TypeCheckError, check_type
 
-from adtr_jax import __version__, backbones, detectors
+from adtr_jax import backbones, detectors
 from adtr_jax.config import OF_THE_EVALUATION, SETTINGS, Settings
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
 from adtr_jax.files import state_file
+from adtr_jax.version import __version__
 
 FORMAT = 1  # of the header and of the tensors' names
 KEY = "adtr_jax"
 _RETRAIN = "train it again with --retrain"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """What a model file says about itself.
 
@@ -34,12 +39,22 @@ class Header:
         version: of adtr_jax, that wrote it.
         settings: method, and how the model was trained and scores.
         backbone_sha256: of the weights of the backbone that the settings name.
+        licence: of these weights, SPDX; "" where it is not known.
+        complete: whether the file holds the backbone's weights, as far as they are needed.
+        calibrated: how many normal images it is calibrated on; 0: it is not.
+        extra: what is kept beside the detector, as JSON values.
+        sha256: of all tensors.
     """
 
-    format: int
-    version: str
+    format: int = FORMAT
+    version: str = __version__
     settings: Settings
     backbone_sha256: str
+    licence: str = ""
+    complete: bool = False
+    calibrated: int = 0
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sha256: str = ""
 
     def to_json(self) -> str:
         """Writes the header as JSON."""
@@ -58,14 +73,55 @@ class Header:
         if fields["format"] > FORMAT:
             raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
         kind = SETTINGS[fields.pop("method")]
-        return cls(**fields | {"settings": _settings(kind, fields["settings"])})
+        fields |= {"settings": _of_json(kind, fields["settings"])}
+        return _checked(cls, fields)
 
 
-def save(detector: Detector, path: Path) -> None:
-    """Writes what the detector has learned, and its header; whole or not at all."""
-    digest = backbones.digest(detector.backbone)
-    header = Header(FORMAT, __version__, detector.settings, digest)
-    state_file.save(path, _state(detector), {KEY: header.to_json()})
+class Contents(typing.NamedTuple):
+    """What a model file holds.
+
+    Attributes:
+        header: what it says about itself.
+        detector: the trained detector.
+        calibration: one array `[n]` a name, of held-out normal images; empty: there is none.
+    """
+
+    header: Header
+    detector: Detector
+    calibration: dict[str, np.ndarray]
+
+
+def save(
+    detector: Detector,
+    path: Path,
+    *,
+    complete: bool = False,
+    licence: str = "",
+    calibration: dict[str, np.ndarray] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Atomically writes what the detector has learned, and its header.
+
+    Args:
+        detector: the trained detector.
+        path: the file.
+        complete: whether to write the backbone's weights, too.
+        licence: of these weights.
+        calibration: float32 arrays `[n]` by name.
+        extra: JSON values for the header.
+    """
+    arrays = calibration or {}
+    state = _state(detector, complete, arrays)
+    header = Header(
+        settings=detector.settings,
+        backbone_sha256=detector.backbone_sha256 or backbones.digest(detector.backbone),
+        licence=licence,
+        complete=complete,
+        calibrated=len(next(iter(arrays.values()), ())),
+        extra=extra or {},
+        sha256=_digest(state),
+    )
+    state_file.save(path, state, {KEY: header.to_json()})
 
 
 def read_header(path: Path) -> Header:
@@ -89,20 +145,30 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path} has a damaged header ({reason}); {_RETRAIN}") from None
 
 
-def load(path: Path, weights: Path) -> Detector:
-    """Returns the detector in a model file, as its header says.
+def load(path: Path, weights: Path | None = None) -> Contents:
+    """Loads a model file as its header says.
 
     Args:
         path: the model file.
-        weights: the folder of converted backbone weights.
+        weights: the folder of converted backbone weights, for a file that is not complete.
 
     Raises:
         InputError: as `read_header`; the backbone's weights are not there, or are not those that
-            the model was trained on; a tensor is missing or of the wrong shape.
+            the model was trained on; the tensors are damaged, or not those of the model.
     """
     header = read_header(path)
-    backbone = backbones.load(header.settings.backbone, weights)
-    return load_into(detectors.create(backbone, header.settings), path)
+    name = header.settings.backbone
+    if header.complete:
+        backbone = backbones.shapes(name)
+        backbone.trim(max(header.settings.layers))
+    elif weights is None:
+        raise InputError(f"{path} does not hold the weights of {name}: say where they are")
+    else:
+        backbone = backbones.load(name, weights)
+        _require_backbone(header, backbones.digest(backbone), path)
+    detector = detectors.create(backbone, header.settings)
+    held = _held(detector, header, path)
+    return Contents(header, _filled(detector, held, header), _calibration(held))
 
 
 def load_into(detector: Detector, path: Path) -> Detector:
@@ -121,20 +187,61 @@ def load_into(detector: Detector, path: Path) -> Detector:
                 f"{path} was trained with {name}={found.get(name)}, not {wanted.get(name)}; give "
                 f"the same settings, or {_RETRAIN}"
             )
-    digest = backbones.digest(detector.backbone)
+    _require_backbone(header, backbones.digest(detector.backbone), path)
+    return _filled(detector, _held(detector, header, path), header)
+
+
+def _require_backbone(header: Header, digest: str, path: Path) -> None:
     if header.backbone_sha256 != digest:
         raise InputError(
             f"{path} was trained on weights of {header.settings.backbone} with SHA-256 "
             f"{header.backbone_sha256[:16]}..., and these have {digest[:16]}...; convert the "
             f"checkpoint it was trained on, or {_RETRAIN}"
         )
-    state = state_file.load(path, _state(detector), _RETRAIN)
-    rest = state.get("rest", nnx.State({}))
-    return dataclasses.replace(detector, params=state["params"], rest=rest)
 
 
-def _state(detector: Detector) -> nnx.State:
-    return nnx.State({"params": detector.params, "rest": detector.rest})
+def _held(detector: Detector, header: Header, path: Path) -> nnx.State:
+    """The file's tensors, checked."""
+    shape = jax.ShapeDtypeStruct((header.calibrated,), np.float32)
+    arrays = dict.fromkeys(("scores", "peaks") if header.calibrated else (), shape)
+    held = state_file.load(path, _state(detector, header.complete, arrays), _RETRAIN)
+    if _digest(held) != header.sha256:
+        raise InputError(f"{path} is damaged: it does not hold what was written; {_RETRAIN}")
+    return held
+
+
+def _state(detector: Detector, complete: bool, calibration: dict[str, Any]) -> nnx.State:
+    parts: dict[str, Any] = {"params": detector.params, "rest": detector.rest}
+    if complete:
+        parts["backbone"] = nnx.state(detector.backbone)
+    if calibration:
+        variables = {name: nnx.Variable(array) for name, array in calibration.items()}
+        parts["calibration"] = nnx.State(variables)
+    return nnx.State(parts)
+
+
+def _filled(detector: Detector, held: nnx.State, header: Header) -> Detector:
+    """The detector with the file's values."""
+    values: dict[str, Any] = {"params": held["params"], "rest": held.get("rest", nnx.State({}))}
+    if header.complete:
+        graph, _ = nnx.split(detector.backbone)
+        values["backbone"] = nnx.merge(graph, held.get("backbone", nnx.State({})))
+    return dataclasses.replace(detector, backbone_sha256=header.backbone_sha256, **values)
+
+
+def _calibration(held: nnx.State) -> dict[str, np.ndarray]:
+    state = held.get("calibration", nnx.State({}))
+    return {name: np.asarray(variable[...]) for name, variable in state.items()}
+
+
+def _digest(state: nnx.State) -> str:
+    """The SHA-256 of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    leaves = {state_file.name(keys): leaf for keys, leaf in nnx.to_flat_state(state)}
+    for name in sorted(leaves):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(leaves[name].get_value()).data)
+    return digest.hexdigest()
 
 
 def _trained_with(settings: Settings) -> dict[str, Any]:
@@ -143,17 +250,21 @@ def _trained_with(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in OF_THE_EVALUATION}
 
 
-def _settings(kind: type[Settings], values: dict[str, Any]) -> Settings:
-    """The settings in a header; every one must be there, and of its type.
+def _of_json(kind: type[Settings], values: dict[str, Any]) -> Settings:
+    """The settings in a header."""
+    return _checked(kind, values | {"layers": tuple(values["layers"])})  # JSON has lists alone
+
+
+def _checked(kind: Any, values: dict[str, Any]) -> Any:
+    """A dataclass of which every field is there, and of its type.
 
     Raises:
-        ValueError, TypeError, LookupError, TypeCheckError, InputError: they are not.
+        ValueError, TypeError, TypeCheckError, InputError: they are not.
     """
     hints = typing.get_type_hints(kind)
-    values = values | {"layers": tuple(values["layers"])}  # JSON has lists alone
     names = {field.name for field in dataclasses.fields(kind)}
     if values.keys() != names:
-        raise ValueError(f"settings too many or too few: {sorted(values.keys() ^ names)}")
+        raise ValueError(f"fields too many or too few: {sorted(values.keys() ^ names)}")
     for name, value in values.items():
         check_type(value, hints[name])
     return kind(**values)

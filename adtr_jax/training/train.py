@@ -235,7 +235,7 @@ def fit(
                 if stop:
                     raise Stopped(
                         f"stopped after epoch {number} of {epochs} and saved in "
-                        f"{checkpoints.directory}; the same command, without --retrain, goes on"
+                        f"{checkpoints.directory}; the same command goes on"
                     )
     return hosts.local((state.params, state.rest))
 

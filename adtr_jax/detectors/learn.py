@@ -1,0 +1,56 @@
+"""The training of a detector, from images to what it has learned."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TypeVar, cast
+
+from jax.sharding import Mesh
+
+from adtr_jax.detectors.detector import Detector, Images
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.training import train
+
+D = TypeVar("D", bound=Detector)
+
+
+def learn(
+    detector: D,
+    images: Images,
+    mesh: Mesh,
+    *,
+    directory: Path,
+    cache: FeatureCache,
+    label: str,
+    timed: Callable[[str], AbstractContextManager] = nullcontext,
+) -> D:
+    """Trains a detector, and returns it with what it has learned; resumes a killed training.
+
+    Args:
+        detector: one that has learned nothing yet, or that an ADTR+ goes on from.
+        images: normal RGB images in 0..255, the same in every process.
+        mesh: the devices to train on.
+        directory: gets checkpoints and logs, see `train.fit`.
+        cache: where features are kept.
+        label: names the progress bar.
+        timed: a context for each stage, `features` and `training`.
+
+    Raises:
+        Stopped, InputError: as `train.fit`.
+    """
+    with timed("features"):
+        fitted, data = detector.initialised().training_data(images, mesh, cache)
+    with timed("training"):
+        params, rest = train.fit(
+            fitted.loss,
+            (fitted.params, fitted.rest),
+            data,
+            settings=fitted.settings,
+            mesh=mesh,
+            directory=directory,
+            label=label,
+            limit=cache.limit,
+        )
+        fitted = dataclasses.replace(fitted, params=params, rest=rest)
+        return cast(D, fitted.calibrated(data, mesh))
