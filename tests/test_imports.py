@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     "benchmarks",
     "experiments",
+    "adtr_jax.__main__",
+    "adtr_jax.commands",
+    "adtr_jax.api",
     "conversion",
     "adtr_jax.run",
     "adtr_jax.evaluation",
@@ -26,7 +29,7 @@ FLOORS = (
     "adtr_jax.files",
     "adtr_jax.command_line",
     "adtr_jax.errors",
-    "adtr_jax",
+    "adtr_jax.version",
     "weights",
 )
 
@@ -64,6 +67,8 @@ def graph(texts: dict[str, str]) -> dict[str, set[str]]:
 
 
 def floor(module: str) -> int:
+    if module == "adtr_jax":  # the public API, on which nothing of ours depends
+        return 0
     return next(i for i, f in enumerate(FLOORS) if module == f or module.startswith(f"{f}."))
 
 
@@ -97,4 +102,7 @@ def test_an_import_that_goes_up_or_round_is_found():
 
 def test_the_root_has_few_modules():
     root = {path.name for path in (ROOT / "adtr_jax").glob("*.py")}
-    assert root == {"__init__.py", "command_line.py", "config.py", "errors.py", "run.py"}
+    assert root == {
+        *("__init__.py", "__main__.py", "command_line.py", "config.py", "errors.py", "run.py"),
+        "version.py",
+    }

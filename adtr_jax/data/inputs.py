@@ -29,17 +29,20 @@ _SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@ea
 _MAX_WORKERS = 8
 
 
+Picture = str | Path | Image.Image | UInt8[np.ndarray, "h w 3"]
+
+
 class Decoded(NamedTuple):
     """An image to predict, or why it cannot be read: either `error` is None, or the arrays are.
 
     Attributes:
-        path: The file.
+        path: The file; None for an image in memory.
         image: Upright, mode "RGB" or "L", at its original size.
         pixels: What the model sees of it: `images.resized`, values 0 to 255.
         error: One line.
     """
 
-    path: Path
+    path: Path | None
     image: Image.Image | None
     pixels: UInt8[np.ndarray, "s s 3"] | None
     error: str | None
@@ -87,7 +90,7 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 
 def decoded(
-    paths: Iterable[Path], size: int, crop: float, workers: int | None = None
+    paths: Iterable[Picture], size: int, crop: float, workers: int | None = None
 ) -> Iterator[Decoded]:
     """Read images in threads, ahead of whoever takes them, in the order of the paths.
 
@@ -96,7 +99,8 @@ def decoded(
     for each of them.
 
     Args:
-        paths: The files; one that cannot be read gives an item with its error.
+        paths: The files, or images in memory; one that cannot be read gives an item with its
+            error.
         size: Side s in pixels of what the model sees.
         crop: The share of each side that is kept, as for `images.resized`.
         workers: The number of threads; None: one a processor, at most eight.
@@ -166,13 +170,30 @@ def _is_left_out(name: str, siblings: Sequence[str]) -> bool:
     return name in _SYSTEM_FOLDERS
 
 
-def _decode(path: Path, size: int, crop: float) -> Decoded:
+def _decode(picture: Picture, size: int, crop: float) -> Decoded:
+    path = Path(picture).expanduser() if isinstance(picture, str | Path) else None
     try:
-        # Reading a pipe would wait for ever, and reading a device need not end.
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise InputError(f"{path} is neither a file nor a folder: leave it out")
-        image = decode_image(path)
+        image = _in_memory(picture) if path is None else _read(path)
         return Decoded(path, image, resized(image, size, crop), None)
     except (InputError, OSError, ValueError, MemoryError) as error:
         reason = str(error) or f"{path} is too large for the memory: scale it down"
         return Decoded(path, None, None, " ".join(reason.split()))
+
+
+def _read(path: Path) -> Image.Image:
+    # Reading a pipe would wait for ever, and reading a device need not end.
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder: leave it out")
+    return decode_image(path)
+
+
+def _in_memory(picture: object) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise InputError(
+            f"an image in memory is {array.dtype} of shape {array.shape}: give a PIL image, or "
+            "uint8 RGB values [h w 3]"
+        )
+    return Image.fromarray(array)

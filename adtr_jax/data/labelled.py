@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from adtr_jax.data.layout import Entry, Listing, arrange_anomalies
+from adtr_jax.data.layout import IMAGE_SUFFIXES, Entry, Listing, arrange_anomalies
 from adtr_jax.data.samples import GOOD, Category, File, Sample
 from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError
@@ -21,7 +21,7 @@ from adtr_jax.errors import InputError
 _DEFECT = "anomaly"
 
 
-def read_anomalies(folder: Path) -> tuple[Sample, ...]:
+def read_anomalies(folder: Path, masks: Path | None = None) -> tuple[Sample, ...]:
     """List anomalous images in one of the layouts above, and their masks if there are any.
 
     Returns:
@@ -42,7 +42,27 @@ def read_anomalies(folder: Path) -> tuple[Sample, ...]:
         entries = arrange_anomalies(inside, where)
     else:
         entries = _without_masks(Listing.of(names, where))
-    return tuple(_sample(folder, entry) for entry in entries)
+    samples = tuple(_sample(folder, entry) for entry in entries)
+    return samples if masks is None else _with_masks(samples, masks)
+
+
+def _with_masks(samples: Sequence[Sample], folder: Path) -> tuple[Sample, ...]:
+    """The samples with the masks in a folder: of NAME.png, NAME.* or NAME_mask.*, at any depth."""
+    if not folder.is_dir():
+        raise InputError(f"--masks={folder} is not a folder: give the folder of the masks")
+    by_stem: dict[str, list[Path]] = {}
+    for name in walk(folder, depth=3):
+        path = folder / name
+        if not name.endswith("/") and path.suffix.lower() in IMAGE_SUFFIXES:
+            by_stem.setdefault(path.stem.removesuffix("_mask"), []).append(path)
+    paired = []
+    for sample in samples:
+        found = by_stem.get(Path(sample.name).stem, [])
+        if len(found) != 1:
+            what = "no mask" if not found else f"{len(found)} masks, {found[0]} and {found[1]},"
+            raise InputError(f"{sample.image} has {what} in {folder}: each defect needs one")
+        paired.append(dataclasses.replace(sample, mask=found[0]))
+    return tuple(paired)
 
 
 def without(category: Category, anomalies: Sequence[Sample]) -> Category:

@@ -1,0 +1,247 @@
+"""From good images to a model with a threshold."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float
+
+from adtr_jax import backbones, detectors
+from adtr_jax.api.model import Model
+from adtr_jax.calibration.calibration import Calibration
+from adtr_jax.calibration.decision import ThresholdKind
+from adtr_jax.config import FIT_SETTINGS, PLUS_PRESETS, AdtrSettings, Plus, Settings
+from adtr_jax.data import labelled
+from adtr_jax.data.anomalies import Labelled
+from adtr_jax.data.good_images import GoodImages
+from adtr_jax.data.inputs import Picture
+from adtr_jax.detectors.adtr import AdtrDetector
+from adtr_jax.detectors.adtr_plus import AdtrPlusDetector
+from adtr_jax.detectors.detector import Detector
+from adtr_jax.detectors.learn import learn
+from adtr_jax.devices.compile_cache import keep_compiled_programs
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.sharding import device_mesh
+from adtr_jax.errors import InputError
+from adtr_jax.files.atomic import write_atomically
+
+# Of the scale's colours, the share below the threshold of pixels: what is above is bright.
+BELOW_THRESHOLD = 0.6
+
+
+def fit(
+    images: str | Path | Iterable[Picture],
+    settings: Settings = FIT_SETTINGS,
+    *,
+    out: str | Path | None = None,
+    false_alarms: float = 0.01,
+    threshold: ThresholdKind = "conformal",
+    calibration: float = 0.2,
+    folds: int | None = None,
+    defects: str | Path | None = None,
+    masks: str | Path | None = None,
+    start: Model | None = None,
+    plus: Plus = PLUS_PRESETS["fast"],
+    weights: str | Path | None = None,
+    devices: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Model:
+    """Trains a model on good images, and calibrates its threshold on others of them.
+
+    Args:
+        images: a folder of good images (also one in MVTec layout), or the images: paths, PIL
+            images, or RGB values 0..255 `[h w 3]`.
+        settings: how to train and score; the default takes minutes on a CPU.
+        out: the file to write the model to; a training that was interrupted goes on beside it.
+        false_alarms: the share of good images that may be called anomalous.
+        threshold: `conformal`, which promises that share, or `estimated`, from a fitted tail.
+        calibration: the share of the good images that is not trained on, and calibrates.
+        folds: cross-fitting instead: the images are dealt into so many parts, a model is trained
+            without each of them to score it, and the model that is kept is trained on all. Every
+            image calibrates; the training takes folds + 1 times as long; the promise is
+            approximate.
+        defects: known anomalies (ADTR+): a folder of images, or one as `data.labelled` describes.
+            They never touch the calibration.
+        masks: a folder of masks of the defects, by their names.
+        start: the normal-only model that ADTR+ goes on from; None: it is trained first.
+        plus: how ADTR+ goes on.
+        weights: the folder of converted backbone weights; None: the usual one.
+        devices: how many devices to train on; None: all, and of a CPU one.
+        say: is told what is done, a line at a time.
+
+    Raises:
+        InputError: images that cannot be read, too few of them, or settings that do not fit.
+        Stopped: on Ctrl-C, after saving; the same call with the same `out` goes on.
+    """
+    keep_compiled_programs()
+    if not 0 < calibration < 1:
+        raise InputError(
+            f"--calibration={calibration} must be a share of the images, above 0, below 1"
+        )
+    if folds is not None and folds < 2:
+        raise InputError(f"--folds={folds} must be at least 2")
+    if masks is not None and defects is None:
+        raise InputError("--masks are of --defects: give both, or none")
+    if start is not None:
+        settings = start.settings
+    detector, licence = (
+        (start.detector, start.licence) if start is not None else _untrained(settings, weights)
+    )
+    good = GoodImages.read(images, settings.image_size, settings.crop)
+    anomalies = _anomalies(defects, masks, settings)
+    known = start.about.get("trained_on", ()) if start is not None else ()
+    mesh = device_mesh(devices)
+    job = _Job(good, detector, start is None, anomalies, plus, mesh, say)
+    with _work_folder(out, job.fingerprint(settings, calibration, folds)) as folder:
+        if folds is None:
+            held = good.held_out(calibration, settings.seed, known)
+            say(
+                f"{len(held)} good images: {np.count_nonzero(~held)} to train on, "
+                f"{np.count_nonzero(held)} held out to calibrate"
+                + (f"; {good.repeated} were the same as others" if good.repeated else "")
+            )
+            trained = job.train(~held, folder / "model")
+            maps, scores = trained.score(good.pixels[held], mesh)
+            kept = ~held
+        else:
+            maps, scores = job.cross_fit(folds, settings.seed, folder)
+            kept = np.ones(len(good.digests), bool)
+            trained = job.train(kept, folder / "model")
+        model = _calibrated(trained, maps, scores, false_alarms, threshold)
+        trained_on = [digest for digest, one in zip(good.digests, kept, strict=True) if one]
+        about = {
+            "trained_on": sorted({*known, *trained_on}),
+            "folds": folds,
+            "sizes": [list(size) for size in good.sizes],
+        }
+        model = dataclasses.replace(model, licence=licence, about=about)
+        if out is not None:
+            model.save(Path(out).expanduser())
+    return model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+    """What all trainings of one fit have in common."""
+
+    good: GoodImages
+    detector: Detector
+    fresh: bool  # the normal-only model is to be trained, too
+    anomalies: Labelled | None
+    plus: Plus
+    mesh: Mesh
+    say: Callable[[str], None]
+
+    def fingerprint(self, *more: Any) -> str:
+        """Tells this job from others whose training may have been interrupted."""
+        known = None if self.anomalies is None else self.anomalies.fingerprint()
+        start = "" if self.fresh else backbones.digest(self.detector.params)
+        text = json.dumps([self.good.digests, known, repr(self.plus), start, repr(more)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def train(self, kept: Bool[np.ndarray, "n"], folder: Path) -> Detector:
+        """Trains on some of the good images; then, where there are known anomalies, ADTR+."""
+        images, cache = self.good.pixels[kept], FeatureCache(folder / ".features")
+        detector = self.detector
+        if self.fresh:
+            detector = learn(
+                detector, images, self.mesh, directory=folder, cache=cache, label="fit"
+            )
+        if self.anomalies is None:
+            return detector
+        improved = AdtrPlusDetector.of(cast(AdtrDetector, detector), self.plus, self.anomalies)
+        return learn(
+            improved, images, self.mesh, directory=folder / "plus", cache=cache, label="ADTR+"
+        )
+
+    def cross_fit(
+        self, folds: int, seed: int, folder: Path
+    ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
+        """Scores every image by a model that has not seen it."""
+        n = len(self.good.digests)
+        if folds > n:
+            raise InputError(f"--folds={folds} of {n} different images: give at most {n}")
+        fold = np.random.default_rng(seed).permutation(n) % folds
+        maps, scores = None, np.empty(n, np.float32)
+        for i in range(folds):
+            self.say(f"fold {i + 1} of {folds}")
+            held = fold == i
+            trained = self.train(~held, folder / f"fold{i}")
+            found, scores[held] = trained.score(self.good.pixels[held], self.mesh)
+            maps = np.empty((n, *found.shape[1:]), np.float32) if maps is None else maps
+            maps[held] = found
+        assert maps is not None
+        return maps, scores
+
+
+def _untrained(settings: Settings, weights: str | Path | None) -> tuple[Detector, str]:
+    """A detector to train, and the licence of its backbone's weights."""
+    from conversion import ensure, licence, weights_folder
+
+    folder = weights_folder() if weights is None else Path(weights).expanduser()
+    name = settings.backbone
+    if name != backbones.PIXELS:
+        ensure(name, folder)
+    backbone = backbones.load(name, folder)
+    digest = backbones.digest(backbone)
+    backbone.trim(max(settings.layers))
+    made = detectors.create(backbone, settings)
+    return dataclasses.replace(made, backbone_sha256=digest), licence(name)
+
+
+def _anomalies(
+    defects: str | Path | None, masks: str | Path | None, settings: Settings
+) -> Labelled | None:
+    if defects is None:
+        return None
+    if not isinstance(settings, AdtrSettings):
+        raise InputError("known --defects are of ADTR: leave them out, or --method=gtrans")
+    folder = None if masks is None else Path(masks).expanduser()
+    return Labelled.read(labelled.read_anomalies(Path(defects).expanduser(), folder), settings)
+
+
+def _calibrated(
+    detector: Detector,
+    maps: Float[np.ndarray, "n s s"],
+    scores: Float[np.ndarray, "n"],
+    false_alarms: float,
+    kind: ThresholdKind,
+) -> Model:
+    """The model with its threshold and the scale of its pictures."""
+    peaks = maps.max(axis=(1, 2))
+    calibration = Calibration(scores.astype(np.float64), peaks.astype(np.float64))
+    decision = calibration.decision(false_alarms, kind)
+    low = float(np.quantile(maps, 0.01))
+    span = max(decision.pixel_threshold - low, 1e-6 * max(abs(low), 1.0)) / BELOW_THRESHOLD
+    return Model(detector, calibration, (low, low + span), false_alarms, kind)
+
+
+@contextmanager
+def _work_folder(out: str | Path | None, fingerprint: str) -> Iterator[Path]:
+    """Where a training that is interrupted goes on; removed once the model is written.
+
+    Without a file to write the model to there is nothing to find it again by.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    path = Path(out).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, claim = path.parent / f".{path.name}.training", "job.txt"
+    held = folder / claim
+    if folder.exists() and not (held.is_file() and held.read_text() == fingerprint):
+        shutil.rmtree(folder)  # of other images or settings
+    write_atomically(held, fingerprint)
+    yield folder
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder)

@@ -1,0 +1,236 @@
+"""A trained model with its threshold: images in, predictions out."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from adtr_jax.api.prediction import Prediction, Scale
+from adtr_jax.calibration.calibration import Calibration
+from adtr_jax.calibration.decision import Decision, ThresholdKind
+from adtr_jax.calibration.regions import find_regions
+from adtr_jax.config import Settings
+from adtr_jax.data.inputs import Decoded, Picture, decoded, expand
+from adtr_jax.detectors import model_file
+from adtr_jax.detectors.detector import Detector
+from adtr_jax.devices.compile_cache import keep_compiled_programs
+from adtr_jax.devices.sharding import device_mesh
+from adtr_jax.errors import InputError
+from adtr_jax.files import run_folder
+
+CHUNK = 16  # images that are scored at a time, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained detector, and what its scores mean.
+
+    It never changes. Get one by `adtr_jax.fit` or `adtr_jax.load`.
+
+    Attributes:
+        detector: computes score maps and raw image scores.
+        calibration: the scores of normal images that were not trained on; None: there are none,
+            and so no threshold.
+        scale: the raw scores of the first and the last colour of pictures.
+        false_alarms: the share of good images that may be called anomalous.
+        kind: of the threshold: `conformal`, which promises that share, or `estimated`.
+        about: what else the file says: how it was calibrated, on what it was trained.
+        licence: of the backbone's weights.
+        digest: SHA-256 of all that was learned, where the model was loaded from a file.
+    """
+
+    detector: Detector
+    calibration: Calibration | None
+    scale: Scale
+    false_alarms: float = 0.01
+    kind: ThresholdKind = "conformal"
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    licence: str = ""
+    digest: str = ""
+
+    @property
+    def settings(self) -> Settings:
+        """How the model was trained, and how it scores."""
+        return self.detector.settings
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the good images, the most frequent first; [] if not known."""
+        return [(width, height) for width, height in self.about.get("sizes", ())]
+
+    @cached_property
+    def decision(self) -> Decision | None:
+        """The threshold, and what it promises; None without calibration.
+
+        Raises:
+            InputError: a false-alarm rate out of range.
+        """
+        if self.calibration is None:
+            return None
+        return self.calibration.decision(self.false_alarms, self.kind)
+
+    def with_false_alarms(self, rate: float, kind: ThresholdKind | None = None) -> "Model":
+        """Returns the model with another threshold; nothing is trained.
+
+        Args:
+            rate: the share of good images that may be called anomalous, in (0, 1).
+            kind: `conformal` or `estimated`; None: as it is.
+
+        Raises:
+            InputError: a rate out of range, or a model without calibration.
+        """
+        if self.calibration is None:
+            raise InputError(
+                "the model is not calibrated, so it has no threshold to change: fit it with "
+                "adtr_jax.fit, which holds good images out"
+            )
+        changed = dataclasses.replace(self, false_alarms=rate, kind=kind or self.kind)
+        _ = changed.decision
+        return changed
+
+    def predict(self, images: Picture | Iterable[Picture]) -> "Prediction | Iterator[Prediction]":
+        """Scores one image, or many.
+
+        Args:
+            images: an image's path, a PIL image, or RGB values 0..255 `[h w 3]`; or a folder, or a
+                list or iterator of images, which may be of different sizes.
+
+        Returns:
+            A prediction; for many images an iterator of them, in order, which decodes ahead and
+            holds few images at a time. There an image that cannot be read has an `error` and no
+            score.
+
+        Raises:
+            InputError: the single image cannot be read, the folder holds none.
+        """
+        if isinstance(images, Image.Image | np.ndarray):
+            return self._one(images)
+        if isinstance(images, str | Path):
+            if Path(images).expanduser().is_dir():
+                return self.predict_decoded(
+                    self._decoded(expand([str(Path(images).expanduser())], sys.stdin))
+                )
+            return self._one(Path(images).expanduser())
+        return self.predict_decoded(self._decoded(images))
+
+    def predict_decoded(self, images: Iterable[Decoded]) -> Iterator[Prediction]:
+        """Scores images that are decoded already, a chunk at a time."""
+        images = iter(images)
+        size = max(CHUNK, self.detector.scorer(device_mesh()).batch)
+        while chunk := list(islice(images, size)):
+            good = [image for image in chunk if image.pixels is not None]
+            results: Iterator[tuple[Any, Any]] = iter(())
+            if good:
+                pixels = np.stack([image.pixels for image in good if image.pixels is not None])
+                maps, scores = self.detector.score(pixels, device_mesh())
+                results = iter(zip(maps, map(float, scores), strict=True))
+            for image in chunk:
+                yield (
+                    self._failed(image)
+                    if image.pixels is None
+                    else self._made(image, *next(results))
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Atomically writes the model to one file, which is all that `load` needs."""
+        calibration = {}
+        if self.calibration is not None:
+            calibration = {
+                "scores": np.asarray(self.calibration.scores, np.float32),
+                "peaks": np.asarray(self.calibration.peaks, np.float32),
+            }
+        extra = {"scale": list(self.scale), "false_alarms": self.false_alarms, "kind": self.kind}
+        model_file.save(
+            self.detector,
+            Path(path),
+            complete=True,
+            licence=self.licence,
+            calibration=calibration,
+            extra=extra | {"about": self.about},
+        )
+
+    def _one(self, image: Picture) -> Prediction:
+        found = next(self.predict_decoded(self._decoded([image])))
+        if found.error is not None:
+            raise InputError(found.error)
+        return found
+
+    def _decoded(self, images: Iterable[Picture]) -> Iterator[Decoded]:
+        """Decodes ahead."""
+        return decoded(images, self.settings.image_size, self.settings.crop)
+
+    def _failed(self, image: Decoded) -> Prediction:
+        return Prediction.failed(str(image.path), image.error or "", self.scale)
+
+    def _made(self, image: Decoded, score_map: Float[np.ndarray, "s s"], raw: float) -> Prediction:
+        """The prediction of one image, from its score map and raw score."""
+        assert image.image is not None
+        crop, found = self.settings.crop, self.decision
+        common: dict[str, Any] = {
+            "path": str(image.path or ""),
+            "raw_score": raw,
+            "score_map": score_map,
+            "image": image.image,
+            "crop": crop,
+            "scale": self.scale,
+        }
+        if found is None or self.calibration is None:
+            return Prediction(
+                anomalous=None, score=None, p_value=None, threshold=None, regions=(), **common
+            )
+        regions = find_regions(score_map, found.pixel_threshold, *image.image.size, crop)
+        return Prediction(
+            anomalous=found.is_anomalous(raw),
+            score=self.calibration.readable(raw, found.threshold),
+            p_value=self.calibration.p_value(raw),
+            threshold=found.threshold,
+            regions=regions,
+            **common,
+        )
+
+
+def load(path: str | Path, weights: str | Path | None = None) -> Model:
+    """Loads a model from its file, or from the folder of a run of the experiments.
+
+    Args:
+        path: a file that `Model.save` or `adtr-jax fit` wrote, or a run's folder or model file.
+        weights: the folder of converted backbone weights, for a run's; default: the usual one.
+
+    Raises:
+        InputError: the file is not there, is damaged, of another kind or of a newer version; or
+            the backbone's weights are not there, or others than the model was trained on.
+    """
+    keep_compiled_programs()
+    path = Path(path).expanduser()
+    file = path / run_folder.MODEL if path.is_dir() else path
+    header = model_file.read_header(file)
+    folder = None
+    if not header.complete:
+        from conversion import weights_folder
+
+        folder = weights_folder() if weights is None else Path(weights)
+    held = model_file.load(file, folder)
+    calibration = None
+    if held.calibration:
+        calibration = Calibration(
+            **{name: array.astype(np.float64) for name, array in held.calibration.items()}
+        )
+    extra = header.extra
+    return Model(
+        detector=held.detector,
+        calibration=calibration,
+        scale=tuple(extra.get("scale", (0.0, 1.0))),
+        false_alarms=extra.get("false_alarms", 0.01),
+        kind=extra.get("kind", "conformal"),
+        about=extra.get("about", {}),
+        licence=header.licence,
+        digest=header.sha256,
+    )

@@ -1,0 +1,1 @@
+"""The commands of `adtr-jax`, one file each."""

@@ -1,0 +1,85 @@
+"""`adtr-jax evaluate MODEL --good=DIR --defects=DIR`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from adtr_jax.calibration.decision import ThresholdKind
+from adtr_jax.command_line import parse
+
+PROG = "adtr-jax evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure how many good images a model rejects, and how many defects it misses."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """A model's file, or the folder of an experiment's run."""
+    good: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """A folder of good images that the model was not trained on."""
+    defects: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """A folder of defective images, or one folder a kind."""
+    masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Masks of the defects, by the images' names: the pixels are measured, too."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation")
+    """Gets metrics.json, scores.csv and pictures."""
+    false_alarms: float | None = None
+    """The share of good images that may be called anomalous. Default: the model's."""
+    threshold: ThresholdKind | None = None
+    """conformal or estimated; default: the model's."""
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The folder of converted backbone weights, for an experiment's run."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Parses the command line and evaluates; returns the exit status."""
+    run(parse(Evaluate, words, prog=PROG))
+    return 0
+
+
+def run(options: Evaluate) -> dict[str, float]:
+    """Measures, prints, and writes the results; returns the metrics."""
+    from adtr_jax.devices.sharding import device_mesh, one_device_a_core
+
+    one_device_a_core()
+    from adtr_jax.api.model import load
+    from adtr_jax.data import labelled
+    from adtr_jax.data.good_images import files
+    from adtr_jax.data.samples import GOOD, Category, Sample
+    from adtr_jax.evaluation import report
+    from adtr_jax.run import Task, measured, write_results
+
+    model = load(options.model, options.weights)
+    if options.false_alarms is not None or options.threshold is not None:
+        rate = model.false_alarms if options.false_alarms is None else options.false_alarms
+        model = model.with_false_alarms(rate, options.threshold)
+    good = [Sample(f"{GOOD}/{path.name}", path, GOOD) for path in files(options.good)]
+    defects = labelled.read_anomalies(options.defects, options.masks)
+    category = Category(options.model.stem, train=(), test=(*good, *defects))
+    task = Task.read(category, model.settings)
+    maps, scores = model.detector.score(task.test_images, device_mesh())
+    values = measured(task, maps, scores)
+    write_results(task, options.out, maps, scores, values)
+    print(report.table({category.name: values}, what="model"))
+    decision = model.decision
+    if decision is None:
+        print("the model is not calibrated: it has no threshold to measure")
+        return values
+    labels = np.array([sample.label for sample in category.test], bool)
+    anomalous = decision.is_anomalous(np.asarray(scores, np.float64))
+    print(decision.describe())
+    print(
+        f"Here it rejects {_share(anomalous[~labels])} of the good images, and misses "
+        f"{_share(~anomalous[labels])} of the defects."
+    )
+    print(options.out / "overview.png")
+    return values
+
+
+def _share(chosen: np.ndarray) -> str:
+    return f"{np.count_nonzero(chosen)} of {len(chosen)} ({100 * chosen.mean():.1f} %)"

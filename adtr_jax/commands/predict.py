@@ -1,0 +1,211 @@
+"""`adtr-jax predict MODEL INPUTS --out=results`."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from adtr_jax.calibration.decision import ThresholdKind
+from adtr_jax.calibration.drift import Drift
+from adtr_jax.command_line import parse
+from adtr_jax.data.inputs import Decoded, decoded, expand
+from adtr_jax.data.watch import watch
+from adtr_jax.errors import InputError
+from adtr_jax.evaluation.results import PredictionRow, Results
+
+if TYPE_CHECKING:
+    from adtr_jax.api.model import Model
+    from adtr_jax.api.prediction import Prediction
+
+PROG = "adtr-jax predict"
+WINDOW = 400  # the latest images, in which drift is looked for while watching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Score images: a row each in predictions.csv, and a picture of what was found."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """A model's file, or the folder of an experiment's run."""
+    inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUT")]
+    """Images and folders of images; - reads a list of them from standard input."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results")
+    """Gets predictions.csv, predictions.jsonl (with the regions) and overlays/. The same command
+    goes on where it was stopped."""
+    watch: bool = False
+    """Score what arrives in the one folder given, until Ctrl-C."""
+    false_alarms: float | None = None
+    """The share of good images that may be called anomalous. Default: the model's."""
+    threshold: ThresholdKind | None = None
+    """conformal or estimated; default: the model's."""
+    overlays: bool = True
+    """Write a picture of every image."""
+    fail_on: Literal["anomalous"] | None = None
+    """For scripts: end with status 1 if there was an anomalous image."""
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The folder of converted backbone weights, for an experiment's run."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Parses the command line and predicts; returns the exit status.
+
+    0: all images could be read; 1: `--fail_on` has found what it looks for; 3: some images could
+    not be read.
+    """
+    options = parse(Predict, words, prog=PROG)
+    if not options.inputs:
+        raise InputError("there is nothing to predict: name images or folders after the model")
+    if not options.model.exists():
+        raise InputError(f"{options.model} does not exist: make a model with adtr-jax fit")
+    if options.watch and not (len(options.inputs) == 1 and Path(options.inputs[0]).is_dir()):
+        raise InputError("--watch needs one folder, in which images arrive")
+    # Checked before the model is loaded, which takes seconds.
+    paths = iter(()) if options.watch else expand(options.inputs, sys.stdin)
+    model = _model(options)
+    with Results(options.out, _run(model)) as results:
+        tally = Tally(model, endless=options.watch)
+        if options.watch:
+            print(f"watching {options.inputs[0]}; Ctrl-C ends it", flush=True)
+            paths = _until_interrupted(watch(Path(options.inputs[0]), results.done))
+        todo = (path for path in paths if str(path) not in results.done)
+        kept = len(results.done)
+        for found in _bar(_predictions(model, todo, one_by_one=options.watch)):
+            picture = found.overlay() if options.overlays and found.error is None else None
+            results.add(_row(found), picture)
+            tally.add(found)
+        print(tally.end(options.out, kept))
+        some = results.anomalous
+    if options.fail_on == "anomalous" and some:
+        return 1
+    return 3 if tally.errors else 0
+
+
+class Tally:
+    """Counts what is found, and warns, once each, of what makes it doubtful.
+
+    Args:
+        model: the model that predicts.
+        endless: whether images go on arriving: then drift is looked for all the time.
+    """
+
+    def __init__(self, model: "Model", *, endless: bool):
+        self.images = self.anomalous = self.errors = 0
+        self._model, self._endless, self._odd_size = model, endless, False
+        self._drift = None
+        if model.calibration is not None:
+            self._drift = Drift(model.calibration, window=WINDOW if endless else None)
+
+    def add(self, found: "Prediction") -> None:
+        """Counts a prediction."""
+        self.images += 1
+        if found.error is not None or found.raw_score is None:
+            self.errors += 1
+            _warn(found.error or "")
+            return
+        self.anomalous += bool(found.anomalous)
+        if found.image is not None and not self._odd_size and self._model.sizes:
+            self._odd_size = self._is_odd(found.path, found.image.size)
+        if self._drift is not None:
+            self._drift.add(found.raw_score)
+            if self._endless:
+                self._say_drift()
+
+    def end(self, out: Path, kept: int) -> str:
+        """Returns what has been found, and where it is."""
+        self._say_drift()
+        words = [f"{self.images} image" + "s" * (self.images != 1)]
+        if self._drift is not None:
+            normal = self.images - self.errors - self.anomalous
+            words.append(f"{self.anomalous} anomalous, {normal} normal")
+        if self.errors:
+            words.append(f"{self.errors} could not be read")
+        if kept:
+            words.append(f"{kept} were scored before")
+        return f"{'; '.join(words)}\n{out / 'predictions.csv'}"
+
+    def _say_drift(self) -> None:
+        message = self._drift.message() if self._drift is not None else None
+        if message is not None:
+            _warn(message)
+
+    def _is_odd(self, path: str, size: tuple[int, int]) -> bool:
+        if size in self._model.sizes:
+            return False
+        width, height = self._model.sizes[0]
+        _warn(
+            f"{path} is {size[0]} x {size[1]} pixels, and the good images were {width} x {height}: "
+            "it is scored, but images of another size or shape may score higher"
+        )
+        return True
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def _model(options: Predict) -> "Model":
+    from adtr_jax.devices.sharding import one_device_a_core
+
+    one_device_a_core()
+    from adtr_jax.api.model import load
+
+    model = load(options.model, options.weights)
+    if options.false_alarms is not None or options.threshold is not None:
+        rate = model.false_alarms if options.false_alarms is None else options.false_alarms
+        model = model.with_false_alarms(rate, options.threshold)
+    if model.decision is None:
+        print(
+            "the model is not calibrated: there are raw scores and no verdicts; adtr-jax fit makes "
+            "a model with a threshold",
+            file=sys.stderr,
+        )
+    return model
+
+
+def _run(model: "Model") -> dict[str, Any]:
+    """What the rows depend on."""
+    return {
+        "model": model.digest,
+        "false_alarms": model.false_alarms,
+        "threshold": model.kind,
+    }
+
+
+def _predictions(
+    model: "Model", paths: Iterable[Path], *, one_by_one: bool
+) -> "Iterator[Prediction]":
+    size, crop = model.settings.image_size, model.settings.crop
+    groups: Iterable[Iterable[Path]] = ([path] for path in paths) if one_by_one else [paths]
+    for group in groups:
+        images: Iterator[Decoded] = decoded(group, size, crop)
+        yield from model.predict_decoded(images)
+
+
+def _until_interrupted(paths: Iterable[Path]) -> Iterator[Path]:
+    """Ctrl-C is how watching ends."""
+    try:
+        yield from paths
+    except KeyboardInterrupt:
+        return
+
+
+def _bar(found: "Iterator[Prediction]") -> "Iterator[Prediction]":
+    from tqdm import tqdm
+
+    return iter(tqdm(found, desc="predict", unit="image", leave=False, disable=None))
+
+
+def _row(found: "Prediction") -> PredictionRow:
+    return PredictionRow(
+        found.path,
+        found.anomalous,
+        found.score,
+        found.p_value,
+        found.raw_score,
+        found.threshold,
+        found.regions,
+        found.error,
+    )
