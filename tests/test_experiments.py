@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from stripes import ROOT, SHALLOW, SIDE, call, command, run, save, write_category
 
+import adtr_jax
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
@@ -41,6 +43,22 @@ def finished(common) -> tuple[Path, str]:
     result = run("--category=stripes", *common, devices=2)  # as in this process: the same rounding
     assert result.returncode == 0, result.stderr
     return Path(common[1].partition("=")[2]) / "stripes", result.stdout
+
+
+def test_a_finished_run_is_loaded_and_made_one_file(finished, common, data, tmp_path):
+    directory, _ = finished
+    weights = common[2].partition("=")[2]
+    model = adtr_jax.load(directory, weights)
+    assert model.calibration is None and not (directory / "checkpoints").exists()
+    image = sorted((Path(data) / "stripes/test/noise").iterdir())[0]
+    found = model.predict(image)
+    with (directory / "scores.csv").open() as file:
+        scores = {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert found.raw_score == pytest.approx(scores[f"test/noise/{image.name}"], rel=1e-5)
+    assert found.anomalous is found.p_value is None and found.regions == ()
+    model.save(tmp_path / "one.adtr")
+    again = adtr_jax.load(tmp_path / "one.adtr").predict(image)
+    assert again.raw_score == pytest.approx(found.raw_score, rel=1e-6)
 
 
 def test_results(finished):

@@ -146,7 +146,7 @@ def read_header(path: Path) -> Header:
 
 
 def load(path: Path, weights: Path | None = None) -> Contents:
-    """Loads a model file as its header says.
+    """Loads a model file as its header says; of the backbone, as many layers as are needed.
 
     Args:
         path: the model file.
@@ -166,6 +166,7 @@ def load(path: Path, weights: Path | None = None) -> Contents:
     else:
         backbone = backbones.load(name, weights)
         _require_backbone(header, backbones.digest(backbone), path)
+        backbone.trim(max(header.settings.layers))
     detector = detectors.create(backbone, header.settings)
     held = _held(detector, header, path)
     return Contents(header, _filled(detector, held, header), _calibration(held))
