@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ from stripes import ROOT, SIDE, write_category
 import adtr_jax
 from adtr_jax.api.fit import fit
 from adtr_jax.api.model import Model, load
-from adtr_jax.config import AdtrSettings
+from adtr_jax.config import AdtrSettings, Plus
 from adtr_jax.errors import InputError
 
 FLAGS = [
@@ -42,7 +46,7 @@ def command(*words: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, "-m", "adtr_jax", *words],
         cwd=cwd,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         input=stdin,
         capture_output=True,
         text=True,
@@ -179,6 +183,68 @@ def test_predict_takes_a_list_from_standard_input(fitted, category, tmp_path):
     assert [row["path"] for row in rows(tmp_path / "results")] == [image]
 
 
+def started(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "adtr_jax", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rows(file: Path, count: int) -> None:
+    """Until so many rows are in the CSV file, the heading apart."""
+    end = time.monotonic() + 120
+    while not file.exists() or file.read_bytes().count(b"\n") <= count:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_nothing_is_lost_or_doubled_by_a_kill(fitted, category, tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    images = sorted((category / "test/good").iterdir())
+    for i in range(150):
+        shutil.copy(images[i % len(images)], inbox / f"{i:03}.png")
+    words = ["predict", str(fitted[0]), "inbox"]
+    for count in (1, 40):
+        process = started(*words, cwd=tmp_path)
+        wait_for_rows(tmp_path / "results/predictions.csv", count)
+        process.kill()
+        process.communicate()
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = int(done.stdout.split(" were scored before")[0].split()[-1])
+    assert 40 <= kept < 150 and done.stdout.startswith(f"{150 - kept} images; ")
+    found = [Path(row["path"]).name for row in rows(tmp_path / "results")]
+    assert sorted(found) == [f"{i:03}.png" for i in range(150)]
+    lines = (tmp_path / "results/predictions.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["path"]).name for line in lines] == found
+    assert len(list((tmp_path / "results/overlays").iterdir())) == 150
+
+
+def test_watching_scores_what_arrives_and_goes_on_after_a_kill(fitted, category, tmp_path):
+    (tmp_path / "inbox").mkdir()
+    images = sorted((category / "test/noise").iterdir())
+    table = tmp_path / "results/predictions.csv"
+    process = started("predict", str(fitted[0]), "inbox", "--watch", cwd=tmp_path)
+    shutil.copy(images[0], tmp_path / "inbox")
+    wait_for_rows(table, 1)
+    process.kill()
+    process.communicate()
+    shutil.copy(images[1], tmp_path / "inbox")
+    process = started("predict", str(fitted[0]), "inbox", "--watch", cwd=tmp_path)
+    wait_for_rows(table, 2)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), err
+    assert "Traceback" not in err
+    found = [Path(row["path"]).name for row in rows(tmp_path / "results")]
+    assert found == [images[0].name, images[1].name]
+
+
 def test_evaluate_measures_false_alarms_and_misses(fitted, category, tmp_path):
     words = ["evaluate", str(fitted[0]), f"--good={category / 'test/good'}"]
     words += [f"--defects={category / 'test/noise'}", f"--masks={category / 'ground_truth/noise'}"]
@@ -196,18 +262,12 @@ def test_known_defects_go_on_from_the_model(fitted, category, tmp_path):
         defects=category / "test/noise",
         masks=category / "ground_truth/noise",
         start=start,
-        plus=adtr_jax_plus(),
+        plus=Plus(epochs=2, max_steps=4),
     )
     np.testing.assert_array_less(0, improved.calibration.scores)
     assert improved.about["trained_on"] == start.about["trained_on"]
     assert improved.calibration.scores.tolist() != start.calibration.scores.tolist()
     assert len(improved.calibration.scores) == 3
-
-
-def adtr_jax_plus():
-    from adtr_jax.config import Plus
-
-    return Plus(epochs=2, max_steps=4)
 
 
 def test_cross_fitting_holds_every_image_out_once(category):
