@@ -42,9 +42,16 @@ def test_a_single_image_has_the_whole_cpu():
 
 def test_other_rows_need_no_new_program():
     made = batches(2)
-    for n in (4, 9, 14):
-        made.compute_own(np.ones((n, 2), np.float32))
+    for n in (4, 9, 14, 3, 1):  # a single one after a batch: its program serves
+        found = made.compute_own(np.full((n, 2), n, np.float32))[1]
+        np.testing.assert_array_equal(found, [2 * n] * n)
     assert made.program(workers(device_mesh(1))).func._cache_size() == 1
+
+
+def test_a_single_image_keeps_the_whole_cpu_after_a_batch():
+    made = batches(2)
+    for n, devices in ((1, 1), (4, 2), (1, 1)):
+        assert made.compute_own(np.ones((n, 2), np.float32))[2].tolist() == [devices] * n
 
 
 def test_outputs_are_written_where_they_are_wanted():

@@ -69,12 +69,12 @@ class BatchedFunction:
     def _batch(self, n: int) -> tuple[Mesh, int]:
         """Returns the devices for n rows, and how many rows they take together at once.
 
-        Where a larger batch has been computed before, its program serves: nothing is compiled for
-        an image that comes after a batch.
+        A program that is compiled already serves: nothing is compiled for an image that comes
+        after a batch.
         """
-        mesh = self._mesh
-        if n == 1 and on_cpu(mesh) and mesh not in self._programs:
-            mesh = Mesh(mesh.devices[:1], (AXIS,))
+        mesh, single = self._mesh, Mesh(self._mesh.devices[:1], (AXIS,))
+        if n == 1 and on_cpu(mesh) and (single in self._programs or mesh not in self._programs):
+            mesh = single
         size = mesh.size * max(1, min(self._size, -(-n // mesh.size)))
         self._sizes[mesh] = max(size, self._sizes.get(mesh, 0))
         return mesh, self._sizes[mesh]
