@@ -275,7 +275,7 @@ def test_cross_fitting_holds_every_image_out_once(category):
     images = sorted((category / "train/good").iterdir())[:4]
     settings = AdtrSettings(**{**vars(SETTINGS), "epochs": 2})
     model = fit(images, settings, folds=2, say=said.append)
-    assert said == ["fold 1 of 2", "fold 2 of 2"]
+    assert said == ["fold 1 of 2", "fold 2 of 2", "all 4 good images"]
     assert len(model.calibration.scores) == 4 and len(model.about["trained_on"]) == 4
 
 

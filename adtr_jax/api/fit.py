@@ -83,39 +83,22 @@ def fit(
         Stopped: on Ctrl-C, after saving; the same call with the same `out` goes on.
     """
     keep_compiled_programs()
-    if not 0 < calibration < 1:
-        raise InputError(
-            f"--calibration={calibration} must be a share of the images, above 0, below 1"
-        )
-    if folds is not None and folds < 2:
-        raise InputError(f"--folds={folds} must be at least 2")
-    if masks is not None and defects is None:
-        raise InputError("--masks are of --defects: give both, or none")
+    _require_sense(calibration, folds, defects, masks)
     if start is not None:
-        settings = start.settings
-    detector, licence = (
-        (start.detector, start.licence) if start is not None else _untrained(settings, weights)
-    )
+        settings, detector, licence = start.settings, start.detector, start.licence
+    else:
+        detector, licence = _untrained(settings, weights)
     good = GoodImages.read(images, settings.image_size, settings.crop)
     anomalies = _anomalies(defects, masks, settings)
     known = start.about.get("trained_on", ()) if start is not None else ()
-    mesh = device_mesh(devices)
-    job = _Job(good, detector, start is None, anomalies, plus, mesh, say)
+    job = _Job(good, detector, start is None, anomalies, plus, device_mesh(devices), say)
     with _work_folder(out, job.fingerprint(settings, calibration, folds)) as folder:
         if folds is None:
             held = good.held_out(calibration, settings.seed, known)
-            say(
-                f"{len(held)} good images: {np.count_nonzero(~held)} to train on, "
-                f"{np.count_nonzero(held)} held out to calibrate"
-                + (f"; {good.repeated} were the same as others" if good.repeated else "")
-            )
-            trained = job.train(~held, folder / "model")
-            maps, scores = trained.score(good.pixels[held], mesh)
-            kept = ~held
+            kept, (trained, maps, scores) = ~held, job.hold_out(held, folder)
         else:
-            maps, scores = job.cross_fit(folds, settings.seed, folder)
             kept = np.ones(len(good.digests), bool)
-            trained = job.train(kept, folder / "model")
+            trained, maps, scores = job.cross_fit(folds, settings.seed, folder)
         model = _calibrated(trained, maps, scores, false_alarms, threshold)
         trained_on = [digest for digest, one in zip(good.digests, kept, strict=True) if one]
         about = {
@@ -127,6 +110,27 @@ def fit(
         if out is not None:
             model.save(Path(out).expanduser())
     return model
+
+
+def _require_sense(
+    calibration: float,
+    folds: int | None,
+    defects: str | Path | None,
+    masks: str | Path | None,
+) -> None:
+    """Raises InputError where an option makes no sense."""
+    if not 0 < calibration < 1:
+        raise InputError(
+            f"--calibration={calibration} must be a share of the images, above 0, below 1"
+        )
+    if folds is not None and folds < 2:
+        raise InputError(f"--folds={folds} must be at least 2")
+    if masks is not None and defects is None:
+        raise InputError("--masks are of --defects: give both, or none")
+
+
+# A trained detector, and the score maps and scores of images that it has not seen.
+Trained = tuple[Detector, Float[np.ndarray, "m s s"], Float[np.ndarray, "m"]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,10 +167,19 @@ class _Job:
             improved, images, self.mesh, directory=folder / "plus", cache=cache, label="ADTR+"
         )
 
-    def cross_fit(
-        self, folds: int, seed: int, folder: Path
-    ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
-        """Scores every image by a model that has not seen it."""
+    def hold_out(self, held: Bool[np.ndarray, "n"], folder: Path) -> Trained:
+        """Trains without the images that are held out, and scores these."""
+        repeated = self.good.repeated
+        self.say(
+            f"{len(held)} good images: {np.count_nonzero(~held)} to train on, "
+            f"{np.count_nonzero(held)} held out to calibrate"
+            + (f"; {repeated} were the same as others" if repeated else "")
+        )
+        trained = self.train(~held, folder / "model")
+        return trained, *trained.score(self.good.pixels[held], self.mesh)
+
+    def cross_fit(self, folds: int, seed: int, folder: Path) -> Trained:
+        """Scores every image by a model that has not seen it; then trains one on all."""
         n = len(self.good.digests)
         if folds > n:
             raise InputError(f"--folds={folds} of {n} different images: give at most {n}")
@@ -180,7 +193,8 @@ class _Job:
             maps = np.empty((n, *found.shape[1:]), np.float32) if maps is None else maps
             maps[held] = found
         assert maps is not None
-        return maps, scores
+        self.say(f"all {n} good images")
+        return self.train(np.ones(n, bool), folder / "model"), maps, scores
 
 
 def _untrained(settings: Settings, weights: str | Path | None) -> tuple[Detector, str]:

@@ -70,9 +70,9 @@ def main(words: Sequence[str]) -> int:
         if options.watch:
             print(f"watching {options.inputs[0]}; Ctrl-C ends it", flush=True)
             paths = _until_interrupted(watch(Path(options.inputs[0]), results.done))
-        todo = (path for path in paths if str(path) not in results.done)
+        pending = (path for path in paths if str(path) not in results.done)
         kept = len(results.done)
-        for found in _bar(_predictions(model, todo, one_by_one=options.watch)):
+        for found in _bar(_predictions(model, pending, one_by_one=options.watch)):
             picture = found.overlay() if options.overlays and found.error is None else None
             results.add(_row(found), picture)
             tally.add(found)
