@@ -213,16 +213,15 @@ def convolution(
     kernel = _varying_as(kernel, x)
     if groups == x.shape[-1] > 1:
         return shifted_sum(x, kernel, stride, padding)
-    return with_products(x, kernel, stride, padding, groups)
+    return with_products(x, kernel, stride, padding)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def with_products(
     x: Float[Array, "b h w cin"],
     kernel: Float[Array, "k k cin cout"],
     stride: int,
     padding: Padding,
-    groups: int = 1,
 ) -> Float[Array, "b h2 w2 cout"]:
     """XLA's convolution; the kernel's gradient is k*k products of matrices."""
     return lax.conv_general_dilated(
@@ -231,16 +230,14 @@ def with_products(
         (stride, stride),
         (padding, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
     )
 
 
 def _with_products_jvp(
-    stride: int, padding: Padding, groups: int, primals: Any, tangents: Any
+    stride: int, padding: Padding, primals: Any, tangents: Any
 ) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
-    assert groups == 1, "there is no other convolution than depthwise and whole ones"
-    y = with_products(x, kernel, stride, padding, groups)
+    y = with_products(x, kernel, stride, padding)
     size = kernel.shape[0]
     dy = jnp.zeros_like(y)
     if not isinstance(dx, SymbolicZero):
