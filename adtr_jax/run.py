@@ -90,7 +90,10 @@ class Task(Generic[S]):
         file = weights / f"{settings.backbone}.safetensors"
         if file.exists():  # `pixels` has no weights
             run["backbone_weights"] = sha256(file.read_bytes()).hexdigest()
-        run["training_images"] = sha256(self.images.tobytes()).hexdigest()
+        run["training images"] = {
+            sample.name.removeprefix("train/good/"): sha256(pixels.tobytes()).hexdigest()[:16]
+            for sample, pixels in zip(self.category.train, self.images, strict=True)
+        }
         return run
 
 
@@ -204,7 +207,7 @@ def write_results(
 ) -> None:
     """Writes metrics, scores and pictures of the test images to a folder."""
     rows = [
-        report.ScoreRow(sample.name, sample.defect, sample.label, float(score))
+        report.ScoreRow(sample.name, str(sample.defect), sample.label, float(score))
         for sample, score in zip(task.category.test, scores, strict=True)
     ]
     report.write(directory, values, rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from adtr_jax.backbones import PIXELS
 from adtr_jax.config import Method, Plus, Settings
 from adtr_jax.errors import InputError
+from experiments import good_only
 from experiments.options import Options
 
 if TYPE_CHECKING:  # JAX is imported only after the command line is validated
@@ -45,6 +46,8 @@ def run_categories(
     from adtr_jax.evaluation import report
 
     before, results = measure(names, read, options, read_anomalies)
+    if not results:  # nothing to measure
+        return True
     rows = paper or {}
     if before:
         print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
@@ -66,7 +69,7 @@ def measure(
 
     Returns:
         ADTR's metrics by category, if ADTR+ is requested; and the metrics of the last model, or why
-        there is none.
+        there is none. Categories where there is nothing to measure are in neither.
 
     Raises:
         InputError: incompatible options, unavailable weights, or what the only category raises.
@@ -129,7 +132,7 @@ def _read(
     from adtr_jax.data import anomalies
 
     category = read(name)
-    if options.anomalies is None:
+    if options.anomalies is None or category.unmeasurable:
         return category, None
     choose = read_anomalies or anomalies.read
     chosen = choose(options.anomalies, category, options.settings, options.plus)
@@ -145,6 +148,9 @@ def _run_one(
 ) -> None:
     from adtr_jax import run
 
+    if category.unmeasurable:
+        good_only.run(category, options)
+        return
     task = run.Task.read(category, options.settings, options.devices)
     if options.tsne:
         _ = task.required_masks  # before anything is trained

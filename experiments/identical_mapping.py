@@ -92,7 +92,7 @@ def run(options: IdenticalMapping) -> None:
     if options.data is None:
         category = mvtec_ad.read_category(options.category)
     else:
-        category = folders.read_category(options.data, options.category)
+        category = folders.read_category(options.data, options.category).measurable()
     task = Task.read(category, settings)
     ensure_weights(options.backbone, options.weights)
     backbone = backbones.load(options.backbone, options.weights)

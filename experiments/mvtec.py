@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Mvtec(Options):
-    """Train on a category's normal images and find the defects in its test images."""
+    """Train on a category's normal images and find the defects in its test images.
+
+    Without anomalous test images there is nothing to measure: then some of the normal ones are held
+    out, and the model gets a threshold.
+    """
 
     category: str
     """A category's name, or `all`: any folder in DIR that holds train/good."""
@@ -33,14 +37,24 @@ class Mvtec(Options):
     """A folder in MVTec-AD's layout. Default: MVTec-AD, downloaded and prepared by TFDS."""
 
 
-def source(options: Mvtec) -> "tuple[Sequence[str], Callable[[str], Category]]":
-    """Returns the requested categories and their reader; raises InputError for unknown ones."""
+def source(
+    options: Mvtec, *, measurable: bool = True
+) -> "tuple[Sequence[str], Callable[[str], Category]]":
+    """Returns the requested categories and their reader.
+
+    Args:
+        measurable: refuse a category that has no anomalous test images.
+
+    Raises:
+        InputError: no such category.
+    """
     from adtr_jax.data import folders, mvtec_ad, mvtec_ad_archive
 
     def read(name: str) -> "Category":
         if options.data is None:
             return mvtec_ad.read_category(name)
-        return folders.read_category(options.data, name)
+        category = folders.read_category(options.data, name)
+        return category.measurable() if measurable else category
 
     known = folders.categories(options.data) if options.data else mvtec_ad_archive.CATEGORIES
     if options.category != "all" and options.category not in known:
@@ -54,7 +68,7 @@ def run(options: Mvtec) -> bool:
     from experiments.papers import gtrans as gtrans_paper
 
     with hosts.together():
-        names, read = source(options)
+        names, read = source(options, measurable=False)
     wide = options.settings.backbone == "wide-resnet-50-2"
     gtrans = gtrans_paper.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
     return run_categories(names, read, options, adtr_paper.MVTEC_AD | {"GTrans": gtrans})

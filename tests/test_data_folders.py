@@ -126,7 +126,7 @@ def test_empty_folders(grid: Path, removed: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("removed", "message"),
     [
-        ("test", "GRID/test is missing: put test images into test/good and test/DEFECT"),
+        ("test", "GRID/ground_truth/bent wire/000_mask.png is a mask without an image: there is"),
         ("test/good", "GRID/test/good is missing: the test needs normal images"),
         ("ground_truth/crack/000_mask.png", "GRID/test/crack/000.png has no mask while other"),
         ("ground_truth/crack", "GRID/test/crack/000.png has no mask while other images have: add"),
@@ -142,9 +142,37 @@ def test_missing_files_and_folders(grid: Path, removed: str, message: str) -> No
     assert error_of(grid).startswith(message)
 
 
-def test_the_test_needs_anomalous_images(tmp_path: Path) -> None:
-    write(tmp_path / "a", "train/good/0.png", "test/good/0.png")
-    assert error_of(tmp_path / "a").startswith("GRID/test holds no anomalous images")
+@pytest.mark.parametrize(
+    ("names", "defects", "unmeasurable"),
+    [
+        ([], [], "there are no test images"),
+        (["test/good/0.png"], ["good"], "there are no anomalous test images"),
+        (["test/0.png", "test/1.png"], [None, None], "it is unknown which test images are normal"),
+        (["test/good/0.png", "test/bad/1.png"], ["bad", "good"], None),
+    ],
+)
+def test_only_the_training_images_must_be_there(
+    tmp_path: Path, names: list[str], defects: list[str | None], unmeasurable: str | None
+) -> None:
+    write(tmp_path / "a", "train/good/0.png", *names)
+    category = read_category(tmp_path, "a")
+    assert [sample.defect for sample in category.test] == defects
+    assert category.unmeasurable == unmeasurable
+    if unmeasurable is None:
+        assert category.measurable() is category
+        return
+    with pytest.raises(InputError, match=f"^a: {unmeasurable}: put normal ones into test/good"):
+        category.measurable()
+
+
+def test_masks_of_images_without_a_label(tmp_path: Path) -> None:
+    write(tmp_path / "a", "train/good/0.png", "test/0.png", "ground_truth/bad/0_mask.png")
+    assert error_of(tmp_path / "a").startswith("GRID/ground_truth/bad/0_mask.png is a mask without")
+
+
+def test_a_file_beside_the_folders_of_test(tmp_path: Path) -> None:
+    write(tmp_path / "a", "train/good/0.png", "test/good/0.png", "test/1.png")
+    assert error_of(tmp_path / "a").startswith("GRID/test/1.png lies directly in test: move it")
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,22 @@ def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_some_images_with_masks_and_some_without(tmp_path: Path) -> None:
     write(tmp_path, "test/crack/a.png", "test/crack/b.png", "ground_truth/crack/b_mask.png")
-    assert error_of(tmp_path) == (
-        "DIR/test/crack/a.png has no mask while other images have: add "
-        "ground_truth/crack/a_mask.png, or remove the image"
-    )
+    masks = [sample.mask for sample in read_anomalies(tmp_path)]
+    assert masks == [None, tmp_path / "ground_truth/crack/b_mask.png"]
+
+
+def test_a_folder_of_masks(tmp_path: Path) -> None:
+    write(tmp_path, "DIR/a.png", "DIR/b.png", "DIR/c.png", "masks/x/b_mask.png", "masks/c.png")
+    folder, masks = tmp_path / "DIR", tmp_path / "masks"
+    found = [sample.mask for sample in read_anomalies(folder, masks)]
+    assert found == [None, masks / "x/b_mask.png", masks / "c.png"]
+    write(tmp_path, "masks/c_mask.png")
+    with pytest.raises(InputError, match=r"c\.png has two masks, .*c\.png and .*c_mask\.png: keep"):
+        read_anomalies(folder, masks)
+    for mask in masks.rglob("*.png"):
+        mask.unlink()
+    with pytest.raises(InputError, match=r"masks holds no mask of any defect: that of .*a\.png is"):
+        read_anomalies(folder, masks)
 
 
 @pytest.mark.parametrize(

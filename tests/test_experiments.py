@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,12 @@ import pytest
 from stripes import ROOT, SHALLOW, SIDE, call, command, run, save, write_category
 
 import adtr_jax
+
+PIXELS = [  # a detector that learns the stripes in a second
+    *("--backbone=pixels", "--layers", "4", f"--image_size={SIDE}", "--width=32", "--heads=4"),
+    *("--depth=1", "--hidden=64", "--epochs=30", "--max_steps=60", "--batch_size=4"),
+    *("--learning_rate=2e-3", "--dropout=0", "--image_score=top"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,51 @@ def test_other_settings_are_refused(finished, common):
         f"error: {finished[0]}: holds a run of other settings or images (epochs was 6, is now 7); "
         "choose another folder with --out=DIR, or replace it with --retrain"
     )
+
+
+def test_a_category_of_good_images_only(data, tmp_path):
+    """Without anomalous test images there is a threshold, predictions, and nothing to measure."""
+    stripes = data / "stripes"
+    for name, part, copied in (
+        ("alone", "train/good", "train/good"),
+        ("unknown", "test", "test/noise"),
+        ("good", "test/good", "test/good"),
+    ):
+        shutil.copytree(stripes / "train/good", tmp_path / "data" / name / "train/good")
+        shutil.copytree(stripes / copied, tmp_path / "data" / name / part, dirs_exist_ok=True)
+    flags = [f"--data={tmp_path / 'data'}", f"--out={tmp_path}", *PIXELS]
+    result = call("--category=all", *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("16 good images: 13 to train on, 3 held out to calibrate") == 3
+    assert "alone: there are no test images, so there is nothing to measure." in result.stdout
+    assert "unknown: it is unknown which test images are normal, so there is no" in result.stdout
+    assert "good: there are no anomalous test images, so there is nothing to m" in result.stdout
+    assert not (tmp_path / "alone/predictions").exists()
+    for name in ("unknown", "good"):
+        with (tmp_path / name / "predictions/predictions.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == 8
+    model = adtr_jax.load(tmp_path / "alone")
+    assert model.decision is not None and model.decision.held_out == 3
+    found = model.predict(stripes / "test/noise/016.png")
+    assert found.anomalous and found.raw_score > model.decision.threshold
+
+    again = call("--category=alone", *flags)
+    assert again.returncode == 0 and "held out to calibrate" not in again.stdout
+    shutil.copy(stripes / "test/good/016.png", tmp_path / "data/alone/train/good/new.png")
+    changed = call("--category=alone", *flags)
+    assert changed.returncode == 2
+    assert changed.stderr.strip().splitlines()[-1] == (
+        f"error: {tmp_path / 'alone'}: holds a run of other settings or images (training images "
+        "changed (16 -> 17: new.png added)); choose another folder with --out=DIR, or replace it "
+        "with --retrain"
+    )
+    for flag in ("--anomalies=confetti", "--tsne", "--memory=1", "--keep_checkpoints"):
+        refused = call("--category=alone", *flags, flag)
+        name = flag.partition("=")[0]
+        assert f"error: alone: there are no test images, and {name} needs some" in refused.stderr
+    refused = call("--category=good", *flags, "--study=target", module="experiments.ablation")
+    assert refused.returncode == 1
+    assert "good: there are no anomalous test images: put normal ones into" in refused.stderr
 
 
 def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):

@@ -10,6 +10,7 @@ import tyro
 
 from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.command_line import parse
+from adtr_jax.errors import InputError
 
 PROG = "adtr-jax evaluate"
 
@@ -60,6 +61,12 @@ def run(options: Evaluate) -> dict[str, float]:
         model = model.with_false_alarms(rate, options.threshold)
     good = [Sample(f"{GOOD}/{path.name}", path, GOOD) for path in files(options.good)]
     defects = labelled.read_anomalies(options.defects, options.masks)
+    without = [sample for sample in defects if sample.mask is None]
+    if 0 < len(without) < len(defects):
+        raise InputError(
+            f"{without[0].image} has no mask while other defects have: pixels are measured on all "
+            "defects or on none, so add it or leave the masks out"
+        )
     category = Category(options.model.stem, train=(), test=(*good, *defects))
     task = Task.read(category, model.settings)
     maps, scores = model.detector.score(task.test_images, device_mesh())

@@ -50,12 +50,20 @@ class Predict:
 
 
 def main(words: Sequence[str]) -> int:
-    """Parses the command line and predicts; returns the exit status.
+    """Parses the command line and predicts; returns the exit status."""
+    return run(parse(Predict, words, prog=PROG))
 
-    0: all images could be read; 1: `--fail_on` has found what it looks for; 3: some images could
-    not be read.
+
+def run(options: Predict) -> int:
+    """Predicts, and says how many are anomalous.
+
+    Returns:
+        0: all images could be read; 1: `--fail_on` has found what it looks for; 3: some images
+        could not be read.
+
+    Raises:
+        InputError: no images, no model, or results of another one.
     """
-    options = parse(Predict, words, prog=PROG)
     if not options.inputs:
         raise InputError("there is nothing to predict: name images or folders after the model")
     if not options.model.exists():

@@ -1,7 +1,7 @@
 """Anomalies that ADTR+ learns from: synthetic, or given by the user."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -16,16 +16,16 @@ from adtr_jax.data.samples import Category, Sample
 from adtr_jax.data.synthetic import KINDS, Kind, synthesise
 from adtr_jax.errors import unknown
 
-Chunk = tuple[UInt8[np.ndarray, "n s s 3"], Bool[np.ndarray, "n s s"] | None]
+Chunk = tuple[UInt8[np.ndarray, "_ s s 3"], Bool[np.ndarray, "_ s s"] | None]
 
 
 @runtime_checkable
 class Anomalies(Protocol):
-    """Interface of the anomalous training images, of which all have masks or none."""
+    """Interface of the anomalous training images."""
 
     @property
     def masked(self) -> bool:
-        """Whether the images have masks."""
+        """Whether some of the images have masks."""
         ...
 
     def count(self, normal: int) -> int:
@@ -37,7 +37,7 @@ class Anomalies(Protocol):
         ...
 
     def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        """Yields the images and their masks in chunks, given the normal training images."""
+        """Yields the images in chunks, each with its masks or without, given the normal ones."""
         ...
 
 
@@ -65,38 +65,41 @@ class Synthetic:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Anomalies given by the user, with masks (Eq. 7) or without (Eqs. 8 and 9)."""
+    """Anomalies given by the user: with masks (Eq. 7), without (Eqs. 8 and 9), or some of each."""
 
-    images: UInt8[np.ndarray, "m s s 3"]
-    masks: Bool[np.ndarray, "m s s"] | None
+    parts: tuple[Chunk, ...]
 
     @property
     def masked(self) -> bool:
-        return self.masks is not None
+        return any(masks is not None for _, masks in self.parts)
 
     def count(self, normal: int) -> int:
         del normal
-        return len(self.images)
+        return sum(len(images) for images, _ in self.parts)
 
     def fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self.images.tobytes())
-        if self.masks is not None:
-            digest.update(self.masks.tobytes())
+        digest = hashlib.sha256()
+        for images, masks in self.parts:
+            digest.update(images.tobytes())
+            digest.update(b"" if masks is None else masks.tobytes())
         return {"anomalies": digest.hexdigest()}
 
     def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        yield self.images, self.masks
+        yield from self.parts
 
     @classmethod
-    def read(cls, samples: tuple[Sample, ...], settings: Settings) -> "Labelled":
-        """Reads the images, and the masks if all samples have one, at the settings' size.
+    def read(cls, samples: Sequence[Sample], settings: Settings) -> "Labelled":
+        """Reads the images, and the masks of those that have one, at the settings' size.
 
         Raises InputError for a bad image or mask.
         """
-        masked = all(sample.mask is not None for sample in samples)
         size, crop = settings.image_size, settings.crop
-        masks = load_masks(samples, size, crop) if masked else None
-        return cls(load_images(samples, size, crop), masks)
+        parts: list[Chunk] = []
+        for with_masks in (True, False):
+            if some := [sample for sample in samples if (sample.mask is not None) == with_masks]:
+                masks = load_masks(some, size, crop) if with_masks else None
+                parts.append((load_images(some, size, crop), masks))
+        return cls(tuple(parts))
 
 
 @dataclass(frozen=True)

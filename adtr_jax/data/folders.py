@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from adtr_jax.data.layout import TOP_FOLDERS, Entry, arrange
-from adtr_jax.data.samples import GOOD, Category, Sample
+from adtr_jax.data.layout import TOP_FOLDERS, arrange
+from adtr_jax.data.samples import GOOD, Category
 from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError, unknown
 
@@ -50,14 +50,9 @@ def read_category(root: Path, category: str) -> Category:
     train, test = arrange(names, where=folder.as_posix())
     return Category(
         category,
-        train=tuple(_sample(folder, entry) for entry in train),
-        test=tuple(_sample(folder, entry) for entry in test),
+        train=tuple(entry.sample(folder) for entry in train),
+        test=tuple(entry.sample(folder) for entry in test),
     )
-
-
-def _sample(folder: Path, entry: Entry) -> Sample:
-    mask = None if entry.mask is None else folder / entry.mask
-    return Sample(entry.name, folder / entry.name, entry.defect, mask)
 
 
 def _children(folder: Path) -> list[Path]:

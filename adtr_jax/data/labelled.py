@@ -22,14 +22,18 @@ _DEFECT = "anomaly"
 
 
 def read_anomalies(folder: Path, masks: Path | None = None) -> tuple[Sample, ...]:
-    """List anomalous images in one of the layouts above, and their masks if there are any.
+    """List anomalous images in one of the layouts above, and their masks where there are any.
+
+    Args:
+        masks: a folder of masks, in place of ground_truth: of NAME.png, NAME.* or NAME_mask.*, at
+            any depth.
 
     Returns:
-        Samples sorted by name, all with a mask or all without.
+        Samples sorted by name.
 
     Raises:
         InputError: if the folder does not exist, or holds no images, normal images or other files;
-            if only some images have a mask; or as in `layout.arrange`.
+            if `masks` holds no mask of any of them, or two of one; or as in `layout.arrange`.
     """
     folder = folder.expanduser()
     where = folder.as_posix()
@@ -42,12 +46,12 @@ def read_anomalies(folder: Path, masks: Path | None = None) -> tuple[Sample, ...
         entries = arrange_anomalies(inside, where)
     else:
         entries = _without_masks(Listing.of(names, where))
-    samples = tuple(_sample(folder, entry) for entry in entries)
+    samples = tuple(entry.sample(folder) for entry in entries)
     return samples if masks is None else _with_masks(samples, masks)
 
 
 def _with_masks(samples: Sequence[Sample], folder: Path) -> tuple[Sample, ...]:
-    """The samples with the masks in a folder: of NAME.png, NAME.* or NAME_mask.*, at any depth."""
+    """The samples with the masks in a folder, where it has one."""
     if not folder.is_dir():
         raise InputError(f"--masks={folder} is not a folder: give the folder of the masks")
     by_stem: dict[str, list[Path]] = {}
@@ -58,10 +62,14 @@ def _with_masks(samples: Sequence[Sample], folder: Path) -> tuple[Sample, ...]:
     paired = []
     for sample in samples:
         found = by_stem.get(Path(sample.name).stem, [])
-        if len(found) != 1:
-            what = "no mask" if not found else f"{len(found)} masks, {found[0]} and {found[1]},"
-            raise InputError(f"{sample.image} has {what} in {folder}: each defect needs one")
-        paired.append(dataclasses.replace(sample, mask=found[0]))
+        if len(found) > 1:
+            raise InputError(f"{sample.image} has two masks, {found[0]} and {found[1]}: keep one")
+        paired.append(dataclasses.replace(sample, mask=found[0] if found else None))
+    if all(sample.mask is None for sample in paired):
+        raise InputError(
+            f"--masks={folder} holds no mask of any defect: that of {samples[0].image} is to be "
+            f"named {Path(samples[0].name).stem}.png or {Path(samples[0].name).stem}_mask.png"
+        )
     return tuple(paired)
 
 
@@ -131,11 +139,6 @@ def _images(listing: Listing, folder: str) -> list[str]:
                 "DEFECT"
             )
     return names
-
-
-def _sample(folder: Path, entry: Entry) -> Sample:
-    mask = None if entry.mask is None else folder / entry.mask
-    return Sample(entry.name, folder / entry.name, entry.defect, mask)
 
 
 def _digest(file: File) -> bytes:

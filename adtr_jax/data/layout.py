@@ -3,16 +3,19 @@
     CATEGORY/train/good/*                           normal training images
     CATEGORY/test/good/*                            normal test images
     CATEGORY/test/DEFECT/*                          anomalous images, one folder per defect type
+    CATEGORY/test/*                                 without folders: it is unknown which are normal
     CATEGORY/ground_truth/DEFECT/STEM_mask.png      the mask of test/DEFECT/STEM.*
+
+Only the training images must be there.
 
 Works on names alone, so that the same rules apply to folders and archives.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from adtr_jax.data.samples import GOOD
+from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -28,8 +31,13 @@ class Entry:
     """An image: its name and its mask's, relative to the category's folder."""
 
     name: str
-    defect: str
+    defect: str | None
     mask: str | None
+
+    def sample(self, category: Path) -> Sample:
+        """The sample in the category's folder."""
+        mask = None if self.mask is None else category / self.mask
+        return Sample(self.name, category / self.name, self.defect, mask)
 
 
 @dataclass(frozen=True)
@@ -113,35 +121,42 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
         where: The category's folder, for messages.
 
     Returns:
-        The entries of train/good and those of test, each sorted by name. Normal images have no
-        mask, even if ground_truth/good exists. Without any masks, every mask is None.
+        The entries of train/good and those of test, each sorted by name; of test there may be none,
+        or none of anomalous images. Normal images have no mask, even if ground_truth/good exists.
+        Without any masks, every mask is None.
 
     Raises:
-        InputError: if a folder is missing or empty, a file is of an unknown type or misplaced, a
-            mask has no image, an image has two masks, or only some anomalous images have a mask.
+        InputError: if a folder is empty, train/good is missing, or test/good beside anomalous
+            images; if a file is of an unknown type or misplaced, a mask has no image, an image has
+            two masks, or only some anomalous images have a mask.
     """
     listing = Listing.of(names, where)
     listing.types("train")
     train = [Entry(f"train/{GOOD}/{n}", GOOD, None) for n in listing.images(f"train/{GOOD}")]
-    if "test" not in listing.files:
-        raise InputError(f"{where}/test is missing: put test images into test/good and test/DEFECT")
-    defects = listing.types("test")
-    images = {defect: listing.images(f"test/{defect}") for defect in defects}
-    if GOOD not in images:
-        raise InputError(f"{where}/test/{GOOD} is missing: the test needs normal images")
-    if len(images) == 1:
+    if listing.files.get("test") and not listing.folders["test"]:
+        _pair_all(listing, {})  # raises where there are masks
+        return train, [Entry(f"test/{name}", None, None) for name in listing.images("test")]
+    images = {defect: listing.images(f"test/{defect}") for defect in listing.types("test")}
+    if images and GOOD not in images:
         raise InputError(
-            f"{where}/test holds no anomalous images: put them into test/DEFECT, for a score "
-            "that tells normal from anomalous needs both"
+            f"{where}/test/{GOOD} is missing: the test needs normal images, too; where it is "
+            "unknown which are normal, put all images into test itself"
         )
-    return train, _entries(listing, images)
+    entries = _entries(listing, images)
+    for entry in entries:
+        if entry.defect != GOOD and entry.mask is None and any(other.mask for other in entries):
+            raise InputError(
+                f"{where}/{entry.name} has no mask while other images have: add ground_truth/"
+                f"{entry.defect}/{PurePosixPath(entry.name).stem}_mask.png, or remove the image"
+            )
+    return train, entries
 
 
 def arrange_anomalies(names: Iterable[str], where: str) -> list[Entry]:
     """Pair images and masks as `arrange` does, in a folder of anomalous images only.
 
     Returns:
-        The entries of test, sorted by name: all with a mask, or none.
+        The entries of test, sorted by name; some may have a mask and others not.
 
     Raises:
         InputError: as in `arrange`, and if there are normal images or no anomalous ones.
@@ -168,7 +183,7 @@ def _entries(listing: Listing, images: dict[str, list[str]]) -> list[Entry]:
 
 
 def _pair_all(listing: Listing, images: dict[str, list[str]]) -> dict[str, str]:
-    """Return {"DEFECT/image file": "ground_truth/DEFECT/mask file"}, complete or empty."""
+    """Return {"DEFECT/image file": "ground_truth/DEFECT/mask file"}, where there is one."""
     pairs: dict[str, str] = {}
     for defect in listing.types("ground_truth"):
         if defect == GOOD:
@@ -180,16 +195,6 @@ def _pair_all(listing: Listing, images: dict[str, list[str]]) -> dict[str, str]:
                 f"there is no folder {listing.where}/test/{defect}"
             )
         pairs |= _pair(defect, images[defect], masks, listing.where)
-    if not pairs:
-        return {}
-    for defect, files in images.items():
-        for name in files:
-            if defect != GOOD and f"{defect}/{name}" not in pairs:
-                stem = PurePosixPath(name).stem
-                raise InputError(
-                    f"{listing.where}/test/{defect}/{name} has no mask while other images have: "
-                    f"add ground_truth/{defect}/{stem}_mask.png, or remove the image"
-                )
     return pairs
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
@@ -20,6 +21,8 @@ from adtr_jax.devices.feature_cache import Arrays, FeatureCache
 from adtr_jax.devices.loader import Shard
 from adtr_jax.models import losses
 from adtr_jax.training.train import Batch, Params, Rest, TrainingData
+
+SOMEWHERE = 2  # the label of an image that is anomalous, it is unknown where
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +58,8 @@ class AdtrPlusDetector(AdtrDetector):
         """Features and labels of this process's share of the normal, then anomalous images.
 
         The anomalies' features are cached too: every epoch draws others of them, and a step costs
-        no more than one of the normal-only training. Labels are `[m h w]` where the anomalies have
-        masks, else `[m]`; above 0 is anomalous.
+        no more than one of the normal-only training. Labels are `[m h w]` where any anomaly has a
+        mask, else `[m]`: 0 is normal, 1 anomalous, and `SOMEWHERE` what has no mask.
         """
         h, w, _ = self._shape
         total = len(images) + self.anomalies.count(len(images))
@@ -72,7 +75,7 @@ class AdtrPlusDetector(AdtrDetector):
                     there = slice(first - own.start, stop - own.start)
                     extraction.compute(self.backbone, pixels[mine], self.settings, mesh, f[there])
                     if start:
-                        y[there] = 1 if masks is None else token_labels(masks[mine], h)
+                        y[there] = SOMEWHERE if masks is None else token_labels(masks[mine], h)
 
         def key() -> dict[str, Any]:
             normal = cache_key(self.backbone, images, self.settings)
@@ -93,14 +96,17 @@ class AdtrPlusDetector(AdtrDetector):
             start += len(pixels)
 
     def loss(self, params: Params, rest: Rest, batch: Batch) -> tuple[Float[Array, "b"], Rest]:
-        """Eq. 7 or, for labels without positions, Eqs. 8 and 9."""
+        """Eq. 7 or, for images without masks, Eqs. 8 and 9."""
         f, y = batch.examples
-        f, y = self.standardised(rest, f), y > 0
+        f = self.standardised(rest, f)
         f_hat = self.reconstruct(params, f, batch.seeds)
-        plus = self.plus
-        if y.ndim == 3:
-            return losses.pixel_labelled(f, f_hat, y, plus.alpha), rest
-        return losses.image_labelled(f, f_hat, y, plus.alpha, plus.k), rest
+        alpha, k = self.plus.alpha, self.plus.k
+        if y.ndim == 1:
+            return losses.image_labelled(f, f_hat, y > 0, alpha, k), rest
+        somewhere = y[:, 0, 0] == SOMEWHERE
+        by_image = losses.image_labelled(f, f_hat, somewhere, alpha, k)
+        by_pixel = losses.pixel_labelled(f, f_hat, y > 0, alpha)
+        return jnp.where(somewhere, by_image, by_pixel), rest
 
 
 def token_labels(masks: Bool[np.ndarray, "n s s"], side: int) -> Bool[np.ndarray, "n h w"]:

@@ -16,7 +16,8 @@ CLAIM = "settings.json"
 # the claim last. Nothing else in the folder is touched.
 PARTS = (
     *(MODEL, CHECKPOINTS, "log.jsonl", "tensorboard", "metrics.json", "scores.csv"),
-    *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures", CLAIM),
+    *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures"),
+    *("predictions", CLAIM),
 )
 
 
@@ -39,13 +40,31 @@ def claim(directory: Path, run: Mapping[str, Any], *, retrain: bool) -> None:
         held = _read(file)
         changed = sorted(key for key in run if held.get(key) != run[key])
         if changed:
-            was = ", ".join(f"{key} was {held.get(key)}, is now {run[key]}" for key in changed)
+            what = ", ".join(_difference(key, held.get(key), run[key]) for key in changed)
             raise InputError(
-                f"{directory}: holds a run of other settings or images ({was}); {remedy}"
+                f"{directory}: holds a run of other settings or images ({what}); {remedy}"
             )
     elif any((directory / part).exists() for part in PARTS):
         raise InputError(f"{directory}: holds parts of a run without its {CLAIM}; {remedy}")
     write_atomically(file, json.dumps(run, indent=2) + "\n")
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    """In words, for a value or for a mapping of files to digests."""
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        was, now = ("another form" if isinstance(x, Mapping) else x for x in (was, now))
+        return f"{key} was {was}, is now {now}"
+    changes = {
+        "added": sorted(now.keys() - was.keys()),
+        "removed": sorted(was.keys() - now.keys()),
+        "altered": sorted(name for name in was.keys() & now.keys() if was[name] != now[name]),
+    }
+    said = "; ".join(
+        f"{names[0]} {change}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        for change, names in changes.items()
+        if names
+    )
+    return f"{key} changed ({len(was)} -> {len(now)}: {said})"
 
 
 def _read(file: Path) -> Mapping[str, Any]:

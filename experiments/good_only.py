@@ -1,0 +1,59 @@
+"""A category without anomalous test images: a model with a threshold, and nothing to measure."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adtr_jax.errors import InputError
+from experiments.options import Options
+
+if TYPE_CHECKING:  # JAX is imported only after the command line is validated
+    from adtr_jax.data.samples import Category
+
+HELD_OUT = 0.2  # of the training images, for the threshold
+
+
+def run(category: "Category", options: Options) -> None:
+    """Trains, calibrates on held-out training images, and predicts the test images if any.
+
+    Writes a complete model to OUT/CATEGORY/, and predictions to OUT/CATEGORY/predictions/. A
+    finished run is not trained again.
+
+    Raises:
+        InputError: options that `fit` does not have, or as `fit`.
+        Stopped: on Ctrl-C, after saving.
+    """
+    for flag in ("anomalies", "tsne", "hosts", "memory", "keep_checkpoints"):
+        if getattr(options, flag):
+            raise InputError(
+                f"{category.name}: {category.unmeasurable}, and --{flag} needs some: leave it out"
+            )
+
+    import adtr_jax
+    from adtr_jax.commands import predict
+    from adtr_jax.files import run_folder
+    from adtr_jax.run import Task
+
+    directory = options.out / category.name
+    task = Task.read(category, options.settings, options.devices)
+    claim = task.fingerprint(options.weights) | {"held_out": HELD_OUT}
+    run_folder.claim(directory, claim, retrain=options.retrain)
+    file = directory / run_folder.MODEL
+    if not file.exists():
+        adtr_jax.fit(
+            [sample.image for sample in category.train if isinstance(sample.image, Path)],
+            options.settings,
+            out=file,
+            calibration=HELD_OUT,
+            weights=options.weights,
+            devices=options.devices,
+            say=print,
+        )
+    model = adtr_jax.load(file)
+    assert model.decision is not None
+    print(model.decision.describe())
+    print(f"{category.name}: {category.unmeasurable}, so there is nothing to measure.")
+    if category.test:
+        images = tuple(str(sample.image) for sample in category.test)
+        out = directory / "predictions"
+        predict.run(predict.Predict(model=file, inputs=images, out=out))
+    print(f"For other images: adtr-jax predict {directory} NEW_PHOTOS --out=results\n")

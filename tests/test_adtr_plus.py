@@ -1,0 +1,77 @@
+"""The loss of ADTR+, whatever is known about the anomalies."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adtr_jax import backbones, detectors
+from adtr_jax.config import AdtrSettings, Plus
+from adtr_jax.data.anomalies import Labelled
+from adtr_jax.detectors.adtr_plus import SOMEWHERE, AdtrPlusDetector
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.sharding import device_mesh
+from adtr_jax.models import losses
+from adtr_jax.training.train import Batch
+
+SIDE, PLUS = 32, Plus(alpha=0.1, k=3)
+SETTINGS = AdtrSettings(
+    backbone="pixels", layers=(4,), image_size=SIDE, width=32, heads=4, depth=1, hidden=64,
+    dropout=0.0,
+)  # fmt: skip
+
+
+def images(n: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
+
+
+def detector(anomalies: Labelled) -> AdtrPlusDetector:
+    adtr = detectors.create(backbones.load("pixels", Path()), SETTINGS).initialised()
+    return AdtrPlusDetector.of(adtr, PLUS, anomalies)
+
+
+@pytest.fixture
+def masks() -> np.ndarray:
+    marked = np.zeros((2, SIDE, SIDE), bool)
+    marked[0, :9, :3] = True
+    return marked
+
+
+def test_labels_of_normal_images_then_of_anomalies(masks, tmp_path):
+    """With masks and without: those without are anomalous somewhere."""
+    anomalies = Labelled(((images(2), masks), (images(3), None)))
+    assert anomalies.masked and anomalies.count(4) == 5
+    made = detector(anomalies)
+    _, data = made.training_data(images(4), device_mesh(1), FeatureCache(tmp_path))
+    f, y = data.examples.arrays
+    assert f.shape[0] == 9 and data.normal == 4
+    h = y.shape[1]
+    assert np.all(y[:4] == 0)
+    assert np.array_equal(np.argwhere(y[4]), [[i, 0] for i in range(9 * h // SIDE + 1)])
+    assert np.all(y[5] == 0)
+    assert np.all(y[6:] == SOMEWHERE)
+
+
+def test_each_anomaly_has_the_loss_of_what_is_known_about_it(masks):
+    made = detector(Labelled(((images(2), masks), (images(3), None))))
+    f = jnp.asarray(np.random.default_rng(0).normal(size=(3, *made._shape)), jnp.float32)
+    h = f.shape[1]
+    y = np.zeros((3, h, h), np.float32)
+    y[0, 0, 0], y[1] = 1, SOMEWHERE
+    found, _ = made.loss(made.params, made.rest, Batch((f, jnp.asarray(y)), None, None))
+    f = made.standardised(made.rest, f)
+    f_hat = made.reconstruct(made.params, f, None)
+    eq7 = losses.pixel_labelled(f, f_hat, jnp.asarray(y > 0), PLUS.alpha)
+    eq9 = losses.image_labelled(f, f_hat, jnp.asarray([True] * 3), PLUS.alpha, PLUS.k)
+    expected = [eq7[0], eq9[1], eq7[2]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert abs(eq7[1] - eq9[1]) > 100 * 1e-5 * eq9[1]
+
+
+def test_without_any_masks_labels_are_of_images(tmp_path):
+    made = detector(Labelled(((images(3), None),)))
+    _, data = made.training_data(images(4), device_mesh(1), FeatureCache(tmp_path))
+    assert data.examples.arrays[1].shape == (7,)
+    assert dataclasses.asdict(made.plus)["k"] == 3
