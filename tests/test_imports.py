@@ -17,6 +17,7 @@ FLOORS = (
     "conversion",
     "adtr_jax.run",
     "adtr_jax.evaluation",
+    "adtr_jax.export",
     "adtr_jax.detectors",
     "adtr_jax.training",
     "adtr_jax.models",

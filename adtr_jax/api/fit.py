@@ -85,7 +85,7 @@ def fit(
     keep_compiled_programs()
     _require_sense(calibration, folds, defects, masks)
     if start is not None:
-        settings, detector, licence = start.settings, start.detector, start.licence
+        settings, detector, licence = start.settings, start.trained, start.licence
     else:
         detector, licence = _untrained(settings, weights)
     good = GoodImages.read(images, settings.image_size, settings.crop)

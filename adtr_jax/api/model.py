@@ -1,4 +1,7 @@
-"""A trained model with its threshold: images in, predictions out."""
+"""A trained model with its threshold: images in, predictions out.
+
+JAX is imported only with a detector that needs it: an exported one runs without.
+"""
 
 import dataclasses
 import sys
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from jaxtyping import Float
@@ -19,12 +22,15 @@ from adtr_jax.calibration.decision import Decision, ThresholdKind
 from adtr_jax.calibration.regions import find_regions
 from adtr_jax.config import Settings
 from adtr_jax.data.inputs import Decoded, Picture, decoded, expand
-from adtr_jax.detectors import model_file
-from adtr_jax.detectors.detector import Detector
-from adtr_jax.devices.compile_cache import keep_compiled_programs
-from adtr_jax.devices.sharding import device_mesh
+from adtr_jax.detectors.header import Header
 from adtr_jax.errors import InputError
+from adtr_jax.export import exported, format_of
+from adtr_jax.export.exported import ExportedDetector
 from adtr_jax.files import run_folder
+
+if TYPE_CHECKING:
+    from adtr_jax.detectors.detector import Detector
+    from adtr_jax.export.proof import Difference
 
 CHUNK = 16  # images that are scored at a time, at least
 
@@ -36,7 +42,7 @@ class Model:
     It never changes. Get one by `adtr_jax.fit` or `adtr_jax.load`.
 
     Attributes:
-        detector: computes score maps and raw image scores.
+        detector: computes score maps and raw image scores; `trained` is the one with parameters.
         calibration: the scores of normal images that were not trained on; None: there are none,
             and so no threshold.
         scale: the raw scores of the first and the last colour of pictures.
@@ -47,7 +53,7 @@ class Model:
         digest: SHA-256 of all that was learned, where the model was loaded from a file.
     """
 
-    detector: Detector
+    detector: "Detector | ExportedDetector"
     calibration: Calibration | None
     scale: Scale
     false_alarms: float = 0.01
@@ -60,6 +66,20 @@ class Model:
     def settings(self) -> Settings:
         """How the model was trained, and how it scores."""
         return self.detector.settings
+
+    @property
+    def trained(self) -> "Detector":
+        """The detector with its parameters.
+
+        Raises:
+            InputError: the model was loaded from an export, which has none.
+        """
+        if isinstance(self.detector, ExportedDetector):
+            raise InputError(
+                "an export only predicts: give the model that it was made of, as adtr-jax fit "
+                "wrote it"
+            )
+        return self.detector
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -124,13 +144,13 @@ class Model:
     def predict_decoded(self, images: Iterable[Decoded]) -> Iterator[Prediction]:
         """Scores images that are decoded already, a chunk at a time."""
         images = iter(images)
-        size = max(CHUNK, self.detector.scorer(device_mesh()).batch)
+        size = max(CHUNK, self.detector.batch)
         while chunk := list(islice(images, size)):
             good = [image for image in chunk if image.pixels is not None]
             results: Iterator[tuple[Any, Any]] = iter(())
             if good:
                 pixels = np.stack([image.pixels for image in good if image.pixels is not None])
-                maps, scores = self.detector.score(pixels, device_mesh())
+                maps, scores = self.detector.score(pixels)
                 results = iter(zip(maps, map(float, scores), strict=True))
             for image in chunk:
                 yield (
@@ -140,7 +160,38 @@ class Model:
                 )
 
     def save(self, path: str | Path) -> None:
-        """Atomically writes the model to one file, which is all that `load` needs."""
+        """Atomically writes the model to one file, which is all that `load` needs.
+
+        Raises:
+            InputError: as `trained`.
+        """
+        from adtr_jax.detectors import model_file
+
+        model_file.save(self.trained, Path(path), **self._described())
+
+    def export(self, path: str | Path) -> "Difference":
+        """Writes the model to a file that runs without JAX, and proves that it computes the same.
+
+        Args:
+            path: ends with `.onnx`, or `.stablehlo` for what `jax.export` serialises.
+
+        Returns:
+            The largest relative difference of its score maps and scores, at most 1e-4.
+
+        Raises:
+            InputError: as `trained`; another name; a library that is not installed; a larger
+                difference. No file is written then.
+        """
+        from adtr_jax.detectors import model_file
+        from adtr_jax.export import metadata, write
+
+        described = self._described()
+        header = model_file.describe(self.trained, **described)
+        text = metadata.describe(header, described["calibration"], self.decision)
+        return write.write(self.trained, text, Path(path).expanduser())
+
+    def _described(self) -> dict[str, Any]:
+        """All of a model's file but the detector."""
         calibration = {}
         if self.calibration is not None:
             calibration = {
@@ -148,14 +199,12 @@ class Model:
                 "peaks": np.asarray(self.calibration.peaks, np.float32),
             }
         extra = {"scale": list(self.scale), "false_alarms": self.false_alarms, "kind": self.kind}
-        model_file.save(
-            self.detector,
-            Path(path),
-            complete=True,
-            licence=self.licence,
-            calibration=calibration,
-            extra=extra | {"about": self.about},
-        )
+        return {
+            "complete": True,
+            "licence": self.licence,
+            "calibration": calibration,
+            "extra": extra | {"about": self.about},
+        }
 
     def _one(self, image: Picture) -> Prediction:
         found = next(self.predict_decoded(self._decoded([image])))
@@ -198,18 +247,24 @@ class Model:
 
 
 def load(path: str | Path, weights: str | Path | None = None) -> Model:
-    """Loads a model from its file, or from the folder of a run of the experiments.
+    """Loads a model from its file, from an export, or from the folder of an experiment's run.
 
     Args:
-        path: a file that `Model.save` or `adtr-jax fit` wrote, or a run's folder or model file.
+        path: a file that `Model.save` or `adtr-jax fit` wrote; one that `Model.export` or
+            `adtr-jax export` did, of which `.onnx` needs no JAX; or a run's folder or model file.
         weights: the folder of converted backbone weights, for a run's; default: the usual one.
 
     Raises:
         InputError: the file is not there, is damaged, of another kind or of a newer version; or
             the backbone's weights are not there, or others than the model was trained on.
     """
-    keep_compiled_programs()
     path = Path(path).expanduser()
+    if format_of(path) is not None and not path.is_dir():
+        return _model(*exported.load(path))
+    from adtr_jax.detectors import model_file
+    from adtr_jax.devices.compile_cache import keep_compiled_programs
+
+    keep_compiled_programs()
     file = path / run_folder.MODEL if path.is_dir() else path
     header = model_file.read_header(file)
     folder = None
@@ -217,16 +272,20 @@ def load(path: str | Path, weights: str | Path | None = None) -> Model:
         from conversion import weights_folder
 
         folder = weights_folder() if weights is None else Path(weights)
-    held = model_file.load(file, folder)
-    calibration = None
-    if held.calibration:
-        calibration = Calibration(
-            **{name: array.astype(np.float64) for name, array in held.calibration.items()}
-        )
+    return _model(*model_file.load(file, folder))
+
+
+def _model(
+    header: Header,
+    detector: Union["Detector", ExportedDetector],
+    calibration: dict[str, np.ndarray],
+) -> Model:
+    """The model of what a file holds."""
     extra = header.extra
+    arrays = {name: array.astype(np.float64) for name, array in calibration.items()}
     return Model(
-        detector=held.detector,
-        calibration=calibration,
+        detector=detector,
+        calibration=Calibration(**arrays) if arrays else None,
         scale=tuple(extra.get("scale", (0.0, 1.0))),
         false_alarms=extra.get("false_alarms", 0.01),
         kind=extra.get("kind", "conformal"),

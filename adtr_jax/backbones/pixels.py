@@ -1,6 +1,7 @@
 """No network: the image's own pixels as features, for the ablation in the paper's Table 4b."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from adtr_jax.backbones.backbone import Backbone
@@ -37,7 +38,11 @@ class Pixels(Backbone):
 
 def _patches(images: Float[Array, "b h w 3"], side: int) -> Float[Array, "b i j c"]:
     """Rearranges space to depth with blocks of `side` x `side`."""
+    for axis in (1, 2):
+        length = images.shape[axis]
+        if length % side:
+            index = np.minimum(np.arange(length + -length % side), length - 1)
+            images = jnp.take(images, index, axis=axis)
     b, h, w, _ = images.shape
-    padding = ((0, 0), (0, -h % side), (0, -w % side), (0, 0))
-    blocks = jnp.pad(images, padding, mode="edge").reshape(b, -(-h // side), side, -1, side, 3)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(*blocks.shape[:2], -1, 3 * side**2)
+    blocks = images.reshape(b, h // side, side, w // side, side, 3)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // side, w // side, 3 * side**2)

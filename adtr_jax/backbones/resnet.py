@@ -122,7 +122,16 @@ class ResNet(Backbone):
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Returns the maxima of 3 x 3 windows with stride 2, padded by 1 with -inf."""
+    """Returns the maxima of 3 x 3 windows with stride 2, padded by 1 with -inf.
+
+    Rows, then columns, each in three dimensions: fewer comparisons, and ONNX can say it.
+    """
+    b, h, w, c = x.shape
+    x = _max_pool_1d(x.reshape(b * h, w, c)).reshape(b, h, -1)
+    x = _max_pool_1d(x)
+    return x.reshape(b, x.shape[1], -1, c)
+
+
+def _max_pool_1d(x: Float[Array, "b n c"]) -> Float[Array, "b n2 c"]:
     least = np.array(-np.inf, x.dtype)  # a constant, otherwise JAX cannot differentiate
-    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return lax.reduce_window(x, least, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+    return lax.reduce_window(x, least, lax.max, (1, 3, 1), (1, 2, 1), ((0, 0), (1, 1), (0, 0)))

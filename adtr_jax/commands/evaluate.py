@@ -20,7 +20,7 @@ class Evaluate:
     """Measure how many good images a model rejects, and how many defects it misses."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """A model's file, or the folder of an experiment's run."""
+    """A model's file, an export, or the folder of an experiment's run."""
     good: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """A folder of good images that the model was not trained on."""
     defects: Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 def run(options: Evaluate) -> dict[str, float]:
     """Measures, prints, and writes the results; returns the metrics."""
-    from adtr_jax.devices.sharding import device_mesh, one_device_a_core
+    from adtr_jax.devices.sharding import one_device_a_core
 
     one_device_a_core()
     from adtr_jax.api.model import load
@@ -69,7 +69,7 @@ def run(options: Evaluate) -> dict[str, float]:
         )
     category = Category(options.model.stem, train=(), test=(*good, *defects))
     task = Task.read(category, model.settings)
-    maps, scores = model.detector.score(task.test_images, device_mesh())
+    maps, scores = model.detector.score(task.test_images)
     values = measured(task, maps, scores)
     write_results(task, options.out, maps, scores, values)
     print(report.table({category.name: values}, what="model"))

@@ -15,6 +15,7 @@ from adtr_jax.data.inputs import Decoded, decoded, expand
 from adtr_jax.data.watch import watch
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation.results import PredictionRow, Results
+from adtr_jax.export import format_of
 
 if TYPE_CHECKING:
     from adtr_jax.api.model import Model
@@ -29,7 +30,7 @@ class Predict:
     """Score images: a row each in predictions.csv, and a picture of what was found."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """A model's file, or the folder of an experiment's run."""
+    """A model's file, an export (.onnx needs no JAX), or the folder of an experiment's run."""
     inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUT")]
     """Images and folders of images; - reads a list of them from standard input."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results")
@@ -155,9 +156,10 @@ def _warn(text: str) -> None:
 
 
 def _model(options: Predict) -> "Model":
-    from adtr_jax.devices.sharding import one_device_a_core
+    if format_of(options.model) != "onnx":
+        from adtr_jax.devices.sharding import one_device_a_core
 
-    one_device_a_core()
+        one_device_a_core()
     from adtr_jax.api.model import load
 
     model = load(options.model, options.weights)

@@ -1,16 +1,24 @@
-"""The methods: ADTR, ADTR+ and GTrans."""
+"""The methods: ADTR, ADTR+ and GTrans.
 
-from typing import cast
+Importing this package imports no JAX: an exported model is described by the same `header`.
+"""
 
-from adtr_jax.backbones.backbone import Backbone
+from typing import TYPE_CHECKING, cast
+
 from adtr_jax.config import AdtrSettings, GtransSettings, Settings
-from adtr_jax.detectors.adtr import AdtrDetector
-from adtr_jax.detectors.detector import Detector
-from adtr_jax.detectors.gtrans import GtransDetector
+
+if TYPE_CHECKING:
+    import adtr_jax.backbones.backbone
+    import adtr_jax.detectors.detector
 
 
-def create(backbone: Backbone, settings: Settings) -> Detector:
+def create(
+    backbone: "adtr_jax.backbones.backbone.Backbone", settings: Settings
+) -> "adtr_jax.detectors.detector.Detector":
     """The detector of the method whose settings these are; it has learned nothing yet."""
+    from adtr_jax.detectors.adtr import AdtrDetector
+    from adtr_jax.detectors.gtrans import GtransDetector
+
     if isinstance(settings, GtransSettings):
         return GtransDetector.create(backbone, settings)
     return AdtrDetector.create(backbone, cast(AdtrSettings, settings))

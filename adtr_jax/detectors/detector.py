@@ -16,6 +16,7 @@ from adtr_jax.detectors import extraction
 from adtr_jax.detectors.scoring import image_score
 from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.nn.shapes import module_shapes
 from adtr_jax.training.train import Batch, Params, Rest, TrainingData
 
@@ -97,16 +98,28 @@ class Detector(abc.ABC):
         del data, mesh
         return self
 
+    def maps_and_scores(
+        self, backbone: Backbone, params: Params, rest: Rest, pixels: Array
+    ) -> tuple[Float[Array, "b s s"], Float[Array, "b"]]:
+        """Computes the score maps and image scores; the arguments are those of `maps`."""
+        positions, maps = self.maps(backbone, params, rest, pixels)
+        return maps, image_score(positions, maps, self.settings.image_score)
+
     def score(
-        self, images: Images, mesh: Mesh
+        self, images: Images, mesh: Mesh | None = None
     ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
         """Computes the score maps and image scores of RGB images in 0..255.
 
         Larger is more anomalous. Every process takes its share of the images and returns all
-        results.
+        results. The default mesh is `device_mesh()`.
         """
-        maps, scores = self.scorer(mesh).compute_all(images)
+        maps, scores = self.scorer(mesh or device_mesh()).compute_all(images)
         return maps, scores
+
+    @property
+    def batch(self) -> int:
+        """The images that `score` takes at once on the default mesh, where there are enough."""
+        return self.scorer(device_mesh()).batch
 
     def scorer(self, mesh: Mesh) -> BatchedFunction:
         """Returns the program that `score` runs: pixels `[b s s 3]` -> maps, scores."""
@@ -115,8 +128,7 @@ class Detector(abc.ABC):
 
             def function(state: Any, pixels: Array) -> tuple[Array, Array]:
                 kernels, params, rest = state
-                positions, maps = self.maps(network(kernels), params, rest, pixels)
-                return maps, image_score(positions, maps, self.settings.image_score)
+                return self.maps_and_scores(network(kernels), params, rest, pixels)
 
             state = (kernels, self.params, self.rest)
             size = extraction.images_at_once(self.settings, mesh)

@@ -169,6 +169,6 @@ def anomaly_map(
 
 def _unit(f: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
     """Every image's features as one vector of length 1."""
-    vectors = f.reshape(len(f), -1)
+    vectors = f.reshape(f.shape[0], -1)
     norm = jnp.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / jnp.where(norm > 0, norm, 1)

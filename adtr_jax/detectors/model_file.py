@@ -7,74 +7,22 @@ all tensors. A file without the backbone names it, with the SHA-256 of its weigh
 
 import dataclasses
 import hashlib
-import json
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from typeguard import TypeCheckError, check_type
 
 from adtr_jax import backbones, detectors
-from adtr_jax.config import OF_THE_EVALUATION, SETTINGS, Settings
+from adtr_jax.config import OF_THE_EVALUATION, Settings
 from adtr_jax.detectors.detector import Detector
+from adtr_jax.detectors.header import KEY, Header, header_in
 from adtr_jax.errors import InputError
 from adtr_jax.files import state_file
-from adtr_jax.version import __version__
 
-FORMAT = 1  # of the header and of the tensors' names
-KEY = "adtr_jax"
 _RETRAIN = "train it again with --retrain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a model file says about itself.
-
-    Attributes:
-        format: of the file; a newer one cannot be read.
-        version: of adtr_jax, that wrote it.
-        settings: method, and how the model was trained and scores.
-        backbone_sha256: of the weights of the backbone that the settings name.
-        licence: of these weights, SPDX; "" where it is not known.
-        complete: whether the file holds the backbone's weights, as far as they are needed.
-        calibrated: how many normal images it is calibrated on; 0: it is not.
-        extra: what is kept beside the detector, as JSON values.
-        sha256: of all tensors.
-    """
-
-    format: int = FORMAT
-    version: str = __version__
-    settings: Settings
-    backbone_sha256: str
-    licence: str = ""
-    complete: bool = False
-    calibrated: int = 0
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    sha256: str = ""
-
-    def to_json(self) -> str:
-        """Writes the header as JSON."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        settings = dataclasses.asdict(self.settings)
-        return json.dumps(fields | {"method": self.settings.method, "settings": settings})
-
-    @classmethod
-    def of_json(cls, text: str) -> "Header":
-        """Reads a header.
-
-        Raises:
-            ValueError, TypeError, LookupError, TypeCheckError, InputError: it is none.
-        """
-        fields = json.loads(text)
-        if fields["format"] > FORMAT:
-            raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
-        kind = SETTINGS[fields.pop("method")]
-        fields |= {"settings": _of_json(kind, fields["settings"])}
-        return _checked(cls, fields)
 
 
 class Contents(typing.NamedTuple):
@@ -111,17 +59,30 @@ def save(
         extra: JSON values for the header.
     """
     arrays = calibration or {}
-    state = _state(detector, complete, arrays)
-    header = Header(
+    header = describe(
+        detector, complete=complete, licence=licence, calibration=arrays, extra=extra or {}
+    )
+    state_file.save(path, _state(detector, complete, arrays), {KEY: header.to_json()})
+
+
+def describe(
+    detector: Detector,
+    *,
+    complete: bool,
+    licence: str,
+    calibration: dict[str, np.ndarray],
+    extra: dict[str, Any],
+) -> Header:
+    """Returns the header of a file that holds the detector; the arguments are those of `save`."""
+    return Header(
         settings=detector.settings,
         backbone_sha256=detector.backbone_sha256 or backbones.digest(detector.backbone),
         licence=licence,
         complete=complete,
-        calibrated=len(next(iter(arrays.values()), ())),
-        extra=extra or {},
-        sha256=_digest(state),
+        calibrated=len(next(iter(calibration.values()), ())),
+        extra=extra,
+        sha256=_digest(_state(detector, complete, calibration)),
     )
-    state_file.save(path, state, {KEY: header.to_json()})
 
 
 def read_header(path: Path) -> Header:
@@ -130,19 +91,7 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: the file is not there, is damaged, is no model, or of a newer version.
     """
-    text = state_file.read_metadata(path, _RETRAIN).get(KEY)
-    if text is None:
-        raise InputError(
-            f"{path} does not say what it is: it is no model of adtr_jax, or of a version before "
-            f"0.2; {_RETRAIN}"
-        )
-    try:
-        return Header.of_json(text)
-    except InputError as error:
-        raise InputError(f"{path} {error}") from None
-    except (ValueError, TypeError, LookupError, AttributeError, TypeCheckError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} has a damaged header ({reason}); {_RETRAIN}") from None
+    return header_in(state_file.read_metadata(path, _RETRAIN), path, _RETRAIN)
 
 
 def load(path: Path, weights: Path | None = None) -> Contents:
@@ -249,23 +198,3 @@ def _trained_with(settings: Settings) -> dict[str, Any]:
     """What the parameters depend on."""
     fields = {"method": settings.method} | dataclasses.asdict(settings)
     return {name: value for name, value in fields.items() if name not in OF_THE_EVALUATION}
-
-
-def _of_json(kind: type[Settings], values: dict[str, Any]) -> Settings:
-    """The settings in a header."""
-    return _checked(kind, values | {"layers": tuple(values["layers"])})  # JSON has lists alone
-
-
-def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    """A dataclass of which every field is there, and of its type.
-
-    Raises:
-        ValueError, TypeError, TypeCheckError, InputError: they are not.
-    """
-    hints = typing.get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}
-    if values.keys() != names:
-        raise ValueError(f"fields too many or too few: {sorted(values.keys() ^ names)}")
-    for name, value in values.items():
-        check_type(value, hints[name])
-    return kind(**values)

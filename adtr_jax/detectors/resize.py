@@ -43,5 +43,5 @@ def _sample(x: Array, axis: int, position: np.ndarray) -> Array:
     fraction = jnp.asarray((position - low).reshape(shape), x.dtype)
     # Two gathers and a blend, not a matrix product: exact in float32 on every device, where a
     # product would by default be rounded to bfloat16 on TPU and TF32 on GPU.
-    a, b = jnp.take(x, low, axis), jnp.take(x, high, axis)
+    a, b = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
     return a + (b - a) * fraction

@@ -49,7 +49,7 @@ def image_score(
     if kind == "mean":
         return maps.mean(axis=(1, 2))
     if kind == "top":
-        values = tokens.reshape(len(tokens), -1)
+        values = tokens.reshape(tokens.shape[0], -1)
         return jax.lax.top_k(values, max(1, round(0.05 * values.shape[1])))[0].mean(axis=1)
     window = max(1, round(maps.shape[1] / 16))
     for shape in ((1, window, 1), (1, 1, window)):  # rows, then columns: fewer sums

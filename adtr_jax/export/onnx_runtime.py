@@ -1,0 +1,35 @@
+"""Runs ONNX, by ONNX Runtime, on the CPU. Imports no JAX."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from adtr_jax.errors import InputError
+
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def open_file(path: Path) -> tuple[dict[str, str], Run]:
+    """Opens an export: its metadata, and the function pixels `[b s s 3]` -> score maps, scores.
+
+    Raises:
+        InputError: ONNX Runtime is not installed, or cannot read the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            f"{path} needs onnxruntime: install it with pip install 'adtr_jax[onnx]'"
+        ) from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no type of their own in common
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} cannot be read by onnxruntime: {reason}") from None
+
+    def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        maps, scores = session.run(["score_map", "score"], {"pixels": pixels})
+        return maps, scores
+
+    return dict(session.get_modelmeta().custom_metadata_map), run
