@@ -1,6 +1,7 @@
 """Writes ONNX, by jax2onnx."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,10 +68,12 @@ def write(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """jax2onnx warns of its own plugins and of shapes that it leaves out; the proof judges it."""
+    """jax2onnx warns of its own plugins and calls; the proof judges what it has written."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)

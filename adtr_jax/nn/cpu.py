@@ -91,8 +91,11 @@ def _total_jvp(axis: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def repeat(x: Float[Array, "_ _"], axis: int, times: int) -> Float[Array, "_ _"]:
-    """Repeats an axis of length 1; its gradient is a sum, again as a product with ones."""
+def repeat(x: Float[Array, "_ _"], axis: int, times: Any) -> Float[Array, "_ _"]:
+    """Repeats an axis of length 1; its gradient is a sum, again as a product with ones.
+
+    `times` is an int, or in a function that is exported for any batch `16*b`.
+    """
     return jnp.broadcast_to(x, (times, x.shape[1]) if axis == 0 else (x.shape[0], times))
 
 
