@@ -278,6 +278,24 @@ def test_a_spoiled_export_is_not_written(fitted, tmp_path, monkeypatch):
     assert (tmp_path / "old.onnx").read_text() == "untouched"
 
 
+def test_an_export_that_does_not_run_is_not_written(fitted, tmp_path, monkeypatch):
+    model, _ = fitted
+    monkeypatch.setattr(onnx_writer, "write", lambda *words: words[-1].write_text("no graph"))
+    with pytest.raises(InputError, match=r"^the export does not run: .*onnxruntime"):
+        model.export(tmp_path / "new.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bfloat16_is_not_exported(fitted, tmp_path):
+    model, _ = fitted
+    settings = dataclasses.replace(model.settings, dtype="bfloat16")
+    other = dataclasses.replace(
+        model, detector=dataclasses.replace(model.trained, settings=settings)
+    )
+    with pytest.raises(InputError, match=r"^the model computes in bfloat16, which every program"):
+        other.export(tmp_path / "m.onnx")
+
+
 def test_a_difference_that_is_no_number_is_not_small():
     assert Difference(1e-4, 1e-4).is_small
     assert not Difference(float("nan"), 0.0).is_small

@@ -93,7 +93,7 @@ def _run(path: Path, batches: list[np.ndarray]) -> list[tuple[np.ndarray, np.nda
         )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise InputError(f"{path.name} does not run: {reason[:300]}")
+            raise InputError(f"the export does not run: {reason.split('Error: ')[-1][:300]}")
         with np.load(results) as arrays:
             found = [arrays[name] for name in arrays]
     return list(zip(found[::2], found[1::2], strict=True))

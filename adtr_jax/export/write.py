@@ -25,13 +25,18 @@ def write(detector: Detector, metadata: Mapping[str, str], path: Path) -> Differ
         How far the file is from the detector, at most `proof.LARGEST`.
 
     Raises:
-        InputError: another suffix, a library that is not installed, or a file that differs from
-            the detector; an older file is untouched.
+        InputError: another suffix, a detector that computes in bfloat16, a library that is not
+            installed, or a file that differs from the detector; an older file is untouched.
     """
     kind = format_of(path)
     if kind is None:
         known = " or ".join(SUFFIXES.values())
         raise InputError(f"{path} is no name of an export: end it with {known}")
+    if detector.settings.dtype != "float32":
+        raise InputError(
+            f"the model computes in {detector.settings.dtype}, which every program rounds in its "
+            "own way, so that no export equals it: train it with --dtype=float32"
+        )
 
     def function(pixels: Any) -> tuple[Any, ...]:
         return detector.maps_and_scores(detector.backbone, detector.params, detector.rest, pixels)
