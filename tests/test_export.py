@@ -80,11 +80,14 @@ IN_STABLEHLO = ("adtr, lite, as in the paper", "gtrans, resnet, as in the paper"
 
 @pytest.fixture(scope="module", autouse=True)
 def smallest():
-    """The smallest networks in place of the published ones, while they are made."""
+    """The smallest networks in place of the published ones; compiling is what takes the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         for name, sizes in SMALLEST.items():
             patch.setitem(SCALINGS if isinstance(sizes, Scaling) else LAYOUTS, name, sizes)
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def detector(settings: Settings) -> Detector:
