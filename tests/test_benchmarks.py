@@ -14,7 +14,6 @@ from adtr_jax.evaluation import metrics
 from benchmarks import (
     cpu_forms,
     device,
-    exports,
     features,
     jax_pipeline,
     job,
@@ -210,15 +209,6 @@ def test_a_cpus_forms_have_rows(monkeypatch):
     rows = list(cpu_forms.measure(cpu_forms.CpuForms(quick=True)))
     assert [row[0] for row in rows] == ["swish", "layer_norm"]
     assert all(len(row) == len(cpu_forms.HEADER) and float(row[3]) > 0 for row in rows)
-
-
-def test_exports_have_rows():
-    pytest.importorskip("jax2onnx", reason="exports need pip install 'adtr_jax[export]'")
-    rows = list(exports.measure(exports.QUICK, 1))
-    assert [row[1] for row in rows] == ["JAX", "StableHLO", "ONNX Runtime"]
-    assert all(len(row) == len(exports.HEADER) and float(row[-1]) > 0 for row in rows)
-    start = {row[1]: float(row[4].split()[0]) for row in rows}
-    assert start["ONNX Runtime"] < start["JAX"]
 
 
 def test_flops_are_the_programs():

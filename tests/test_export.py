@@ -32,6 +32,7 @@ from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
 from adtr_jax.export import onnx_writer, proof
 from adtr_jax.export.proof import Difference
+from benchmarks import exports
 
 onnx = pytest.importorskip("onnx", reason="exports need pip install 'adtr_jax[export]'")
 
@@ -356,3 +357,11 @@ def test_the_metadata_says_what_other_languages_need(fitted):
     calibration = json.loads(said["calibration"])
     assert calibration["scores"] == model.calibration.scores.tolist()
     assert json.loads(said["adtr_jax"])["settings"]["image_size"] == SIDE
+
+
+def test_the_benchmark_has_a_row_for_each_way():
+    rows = list(exports.measure(exports.QUICK, 1))
+    assert [row[1] for row in rows] == ["JAX", "StableHLO", "ONNX Runtime"]
+    assert all(len(row) == len(exports.HEADER) and float(row[-1]) > 0 for row in rows)
+    start = {row[1]: float(row[4].split()[0]) for row in rows}
+    assert start["ONNX Runtime"] < start["JAX"]
