@@ -28,7 +28,8 @@ def run(category: "Category", options: Options) -> None:
                 f"{category.name}: {category.unmeasurable}, and --{flag} needs some: leave it out"
             )
 
-    import adtr_jax
+    from adtr_jax.api.fit import fit
+    from adtr_jax.api.model import load
     from adtr_jax.commands import predict
     from adtr_jax.files import run_folder
     from adtr_jax.run import Task
@@ -39,7 +40,7 @@ def run(category: "Category", options: Options) -> None:
     run_folder.claim(directory, claim, retrain=options.retrain)
     file = directory / run_folder.MODEL
     if not file.exists():
-        adtr_jax.fit(
+        fit(
             [sample.image for sample in category.train if isinstance(sample.image, Path)],
             options.settings,
             out=file,
@@ -48,7 +49,7 @@ def run(category: "Category", options: Options) -> None:
             devices=options.devices,
             say=print,
         )
-    model = adtr_jax.load(file)
+    model = load(file)
     assert model.decision is not None
     print(model.decision.describe())
     print(f"{category.name}: {category.unmeasurable}, so there is nothing to measure.")
