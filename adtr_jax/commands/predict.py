@@ -201,7 +201,7 @@ def _until_interrupted(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _bar(found: "Iterator[Prediction]") -> "Iterator[Prediction]":
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     return iter(tqdm(found, desc="predict", unit="image", leave=False, disable=None))
 
