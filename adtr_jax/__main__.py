@@ -1,4 +1,4 @@
-"""`adtr-jax fit | predict | evaluate`: from a folder of good images to decisions."""
+"""`adtr-jax fit | predict | evaluate | report`: from a folder of good images to decisions."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ USAGE = """usage: adtr-jax COMMAND ... (adtr-jax COMMAND --help lists its option
   fit PHOTOS --out=MODEL        train on a folder of good images, and find the threshold
   predict MODEL NEW_PHOTOS      score new images: results/predictions.csv and a picture of each
   evaluate MODEL --good=DIR --defects=DIR     measure false alarms and misses
+  report RESULTS                write what predict, evaluate or an experiment found as an HTML page
 
 The papers' experiments: python -m experiments.mvtec --help
 """
@@ -34,10 +35,17 @@ def _evaluate(words: Sequence[str]) -> int:
     return evaluate.main(words)
 
 
+def _report(words: Sequence[str]) -> int:
+    from adtr_jax.commands import report
+
+    return report.main(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "fit": _fit,
     "predict": _predict,
     "evaluate": _evaluate,
+    "report": _report,
 }
 
 

@@ -147,6 +147,8 @@ def _run_one(
     results: Results,
 ) -> None:
     from adtr_jax import run
+    from adtr_jax.devices import hosts
+    from adtr_jax.html_report import page
 
     if category.unmeasurable:
         good_only.run(category, options)
@@ -183,4 +185,7 @@ def _run_one(
         run.save_tsne(cast("AdtrDetector", result.detector), task, directory / "tsne.png")
     results[category.name] = result.metrics
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
-    print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")
+    print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}")
+    if options.report and hosts.first():
+        print(page.write(directory))
+    print()

@@ -32,6 +32,7 @@ def run(category: "Category", options: Options) -> None:
     from adtr_jax.api.model import load
     from adtr_jax.commands import predict
     from adtr_jax.files import run_folder
+    from adtr_jax.html_report import page
     from adtr_jax.run import Task
 
     directory = options.out / category.name
@@ -57,4 +58,6 @@ def run(category: "Category", options: Options) -> None:
         images = tuple(str(sample.image) for sample in category.test)
         out = directory / "predictions"
         predict.run(predict.Predict(model=file, inputs=images, out=out))
+        if options.report:
+            print(page.write(directory, out / page.NAME))
     print(f"For other images: adtr-jax predict {directory} NEW_PHOTOS --out=results\n")

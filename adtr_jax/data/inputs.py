@@ -81,7 +81,7 @@ def images_below(folder: Path) -> Iterator[Path]:
     """The images in a folder and in those below it, sorted folder by folder.
 
     An image is a file whose name ends as an image's does (`layout.IMAGE_SUFFIXES`). Left out are
-    what is hidden, the system's folders, and the overlays in a folder of predictions, which would
+    what is hidden, the system's folders, and the pictures in a folder of predictions, which would
     be taken for new images where results are written among the images. Links are followed, but not
     round in a circle. A folder that cannot be listed stands for itself: reading it as an image
     says why.
@@ -165,7 +165,7 @@ def _images_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _is_left_out(name: str, siblings: Sequence[str]) -> bool:
-    if name == results_folder.OVERLAYS:
+    if name in (results_folder.OVERLAYS, results_folder.PREVIEWS):
         return results_folder.JSONL in siblings
     return name in _SYSTEM_FOLDERS
 
