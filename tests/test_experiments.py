@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_folders import data_of
 from stripes import ROOT, SHALLOW, SIDE, call, command, run, save, write_category
 
 import adtr_jax
@@ -88,6 +89,13 @@ def test_results(finished):
     assert f"{100 * metrics['pixel_auroc']:.1f}" in printed
     assert "training" in printed
     assert str(directory / "pictures") in printed
+    assert str(directory / "report.html") in printed.splitlines()
+    report = data_of(directory / "report.html")
+    assert {i["path"]: i["score"] for i in report["images"]} == {
+        row["path"]: float(row["score"]) for row in rows
+    }
+    assert all(image["layered"] for image in report["images"]) and report["threshold"] is None
+    assert max(normal) < report["start"] < min(broken)  # F1 is 1 there
 
 
 def _scores(directory: Path) -> list[float]:

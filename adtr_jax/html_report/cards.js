@@ -19,7 +19,7 @@ function makeCard(image) {
   button.append(
     make("span", { class: "thumb" }, layers(image)),
     make("span", { class: "file", title: image.path }, nameOf(image.path)),
-    make("span", { class: "line" }, make("b"), make("span", {}, short(image.score))),
+    make("span", { class: "line" }, make("b"), make("span", {}, image.score.toPrecision(4))),
     ...(image.defect ? [make("span", { class: "kind" }, image.defect)] : []),
   );
   image.card = make("li", {}, button);
@@ -34,6 +34,8 @@ function mark(image) {
   image.verdict = verdict;
   image.card.className = verdict.replace(" ", "-");
   image.card.querySelector("b").textContent = verdict;
+  const name = `${image.path}: ${verdict}, score ${short(image.score)}`;
+  image.card.firstChild.setAttribute("aria-label", image.defect ? `${name}, ${image.defect}` : name);
 }
 
 function isListed(image) {

@@ -1,8 +1,8 @@
 // The histogram of the scores and the ROC curve, as SVG, with the threshold in both.
 
 const WIDE = 420;
-const HIGH = 250;
-const FRAME = { left: 40, right: 12, top: 12, bottom: 36 };
+const HIGH = 290;
+const FRAME = { left: 60, right: 14, top: 10, bottom: 40 };
 const BINS = 36;
 const inner = {
   width: WIDE - FRAME.left - FRAME.right,
@@ -31,7 +31,8 @@ function axes(across_ticks, up_ticks, across_name, up_name) {
   }
   const middle = { x: across(0.5), y: HIGH - 4, "text-anchor": "middle" };
   parts.push(draw("text", middle, across_name));
-  parts.push(draw("text", { x: across(0) + 6, y: up(1) + 4 }, up_name));
+  const turned = `translate(12 ${up(0.5)}) rotate(-90)`;
+  parts.push(draw("text", { transform: turned, "text-anchor": "middle" }, up_name));
   return parts;
 }
 
@@ -63,17 +64,11 @@ function histogram() {
   const top = Math.max(...groups.flatMap(([, , bins]) => bins)) * 1.04;
   const shares = ticks(0, 100 * top, 4).map((n) => [n / 100 / top, `${short(n)} %`]);
   const scores = ticks(...range, 6).map((score) => [place(score), short(score)]);
-  const parts = axes(scores, shares, "raw score", "");
+  const parts = axes(scores, shares, "raw score", "share of the group");
   groups.forEach(([, kind, bins]) => {
     const steps = bins.map((share, i) => `V${up(share / top)}H${across((i + 1) / BINS)}`);
     const d = `M${across(0)} ${up(0)}${steps.join("")}V${up(0)}`;
     parts.push(draw("path", { class: `area ${kind}`, d }));
-  });
-  groups.forEach(([name, kind, , n], i) => {
-    const y = FRAME.top + 8 + 17 * i;
-    const key = { class: `area ${kind}`, x: across(1) - 12, y: y - 9, width: 11, height: 11 };
-    const text = { x: across(1) - 18, y, "text-anchor": "end" };
-    parts.push(draw("rect", key), draw("text", text, `${name} (${whole(n)})`));
   });
   const line = draw("path", { class: "threshold" });
   const svg = chart("Histogram of the raw scores, as shares of each group", [...parts, line]);
@@ -83,7 +78,9 @@ function histogram() {
     const at = Math.min(Math.max(share, 0), 1);
     setThreshold(Number((range[0] + at * (range[1] - range[0])).toPrecision(5)));
   });
-  byId("histogram").append(svg);
+  const legend = groups.map(([name, kind, , n]) =>
+    make("span", {}, make("i", { class: kind }), `${name} (${whole(n)})`));
+  byId("histogram").append(make("p", { class: "legend" }, ...legend), svg);
   return () => {
     const x = across(Math.min(Math.max(place(state.threshold), 0), 1));
     line.setAttribute("d", `M${x} ${up(0)}V${up(1)}`);

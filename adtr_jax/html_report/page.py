@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -138,22 +138,32 @@ def _pictures(items: Sequence[Item], share: int) -> Iterator[str]:
         yield from pool.map(element, enumerate(items))
 
 
-def _layers(item: Item, room: int) -> Iterable[bytes]:
+def _layers(item: Item, room: int) -> Iterator[bytes]:
     """The picture, and the colours if they are a layer of their own, in so many bytes."""
     if item.picture is None:
         return
     colours = b"" if item.colours is None else item.colours.read_bytes()
-    picture = item.picture.read_bytes()
     try:
-        if item.colours is None or len(picture) + len(colours) > room:
-            with Image.open(io.BytesIO(picture)) as image:
-                whole = image.convert("L" if image.mode == "L" else "RGB")
-            for side, quality in _STEPS:
-                picture = encode(whole, side, quality)
-                if len(picture) + len(colours) <= room:
-                    break
+        yield _fitted(item.picture, room - len(colours))
     except OSError:
         raise InputError(f"{item.picture} is damaged: make the results again") from None
-    yield picture
     if colours:
         yield colours
+
+
+def _fitted(file: Path, room: int) -> bytes:
+    """The picture as a JPEG of at most so many bytes, scaled down where need be."""
+    data = file.read_bytes()
+    if file.suffix == ".jpg" and len(data) <= room:
+        return data
+    with Image.open(io.BytesIO(data)) as image:
+        # A first guess at what fits, for decoding and encoding is what a report waits for.
+        longest = SIDE * min((max(room, 1) / len(data)) ** 0.5 * 1.2, 1)
+        steps = [step for step in _STEPS if step[0] <= longest] or _STEPS[-1:]
+        image.draft(None, (steps[0][0],) * 2)  # decodes a large JPEG at a half or a quarter
+        whole = image.convert("L" if image.mode == "L" else "RGB")
+    for side, quality in steps:
+        data = encode(whole, side, quality)
+        if len(data) <= room:
+            break
+    return data

@@ -43,7 +43,7 @@ class Item:
     path: str
     score: float
     defect: str | None
-    size: tuple[int, int] | None
+    size: Sequence[int] | None
     regions: Sequence[dict[str, Any]]
     picture: Path | None
     colours: Path | None
