@@ -271,6 +271,7 @@ def test_evaluate_measures_false_alarms_and_misses(fitted, category, tmp_path):
     assert all(image["boxes"] for image in report["images"] if image["defect"] == "noise")
     facts = {heading: dict(pairs) for heading, pairs in report["facts"]}
     assert facts["Model"]["SHA-256"] == model.digest
+    assert set(facts["Times"]) == {"begun", "reading", "scoring"}
     (tmp_path / "evaluation/report.html").unlink()
     done = command(*words, "--no_report", cwd=tmp_path)
     assert done.returncode == 0 and not (tmp_path / "evaluation/report.html").exists()

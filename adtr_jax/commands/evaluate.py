@@ -1,5 +1,7 @@
 """`adtr-jax evaluate MODEL --good=DIR --defects=DIR`."""
 
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.command_line import parse
 from adtr_jax.commands.card import card_of
 from adtr_jax.errors import InputError
+from adtr_jax.files.atomic import write_atomically
 
 PROG = "adtr-jax evaluate"
 
@@ -72,12 +75,16 @@ def run(options: Evaluate) -> dict[str, float]:
             "defects or on none, so add it or leave the masks out"
         )
     category = Category(options.model.stem, train=(), test=(*good, *defects))
+    begun = time.perf_counter()
     task = Task.read(category, model.settings)
+    read = time.perf_counter()
     maps, scores = model.detector.score(task.test_images, device_mesh())
+    timings = {"reading": read - begun, "scoring": time.perf_counter() - read}
     values = measured(task, maps, scores)
     decision = model.decision
     card = card_of(model, options.model)
     write_results(task, options.out, maps, scores, values, card=card, decision=decision)
+    write_atomically(options.out / "timings.json", json.dumps(timings, indent=2) + "\n")
     print(report.table({category.name: values}, what="model"))
     if decision is None:
         print("the model is not calibrated: it has no threshold to measure")

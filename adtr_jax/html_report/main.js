@@ -77,7 +77,9 @@ function update() {
 }
 
 function about() {
-  document.title = `${data.title} – anomaly report`;
+  if (byId("report").parentElement === document.body) { // not inside of a notebook's page
+    document.title = `${data.title} – anomaly report`;
+  }
   byId("title").textContent = data.title;
   const parts = data.model ? [`Model ${data.model}`] : [];
   parts.push(plural(total, "image"));
@@ -98,7 +100,8 @@ function about() {
     if (!pairs.length) continue;
     const list = pairs.map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, value)));
-    byId("facts").append(make("h2", {}, heading), make("dl", {}, ...list));
+    const long = pairs.some(([, value]) => value.length > 30);
+    byId("facts").append(make("h2", {}, heading), make("dl", { class: long ? "long" : "" }, ...list));
   }
 }
 

@@ -163,7 +163,7 @@ def _evaluation(folder: Path) -> FolderResults:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder} holds damaged results ({reason}): evaluate again") from None
-    times = {stage: f"{value:.0f} s" for stage, value in seconds.items()}
+    times = {stage: f"{value:.1f} s" for stage, value in seconds.items()}
     card = ModelCard.read(folder)
     return FolderResults(folder.resolve().name, card, items, (), metrics, times)
 
