@@ -59,5 +59,5 @@ def run(category: "Category", options: Options) -> None:
         out = directory / "predictions"
         predict.run(predict.Predict(model=file, inputs=images, out=out))
         if options.report:
-            print(page.write(directory, out / page.NAME))
+            print(page.write(directory))
     print(f"For other images: adtr-jax predict {directory} NEW_PHOTOS --out=results\n")

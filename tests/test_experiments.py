@@ -89,7 +89,7 @@ def test_results(finished):
     assert f"{100 * metrics['pixel_auroc']:.1f}" in printed
     assert "training" in printed
     assert str(directory / "pictures") in printed
-    assert str(directory / "report.html") in printed.splitlines()
+    assert printed.splitlines()[-1] == str(directory / "report.html")
     report = data_of(directory / "report.html")
     assert {i["path"]: i["score"] for i in report["images"]} == {
         row["path"]: float(row["score"]) for row in rows
@@ -162,6 +162,9 @@ def test_a_category_of_good_images_only(data, tmp_path):
     for name in ("unknown", "good"):
         with (tmp_path / name / "predictions/predictions.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 8
+        report = data_of(tmp_path / name / "report.html")
+        assert report["title"] == name and len(report["images"]) == 8
+        assert report["origin"] == "the model's" and len(report["calibration"]) == 3
     model = adtr_jax.load(tmp_path / "alone")
     assert model.decision is not None and model.decision.held_out == 3
     found = model.predict(stripes / "test/noise/016.png")

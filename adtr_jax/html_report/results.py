@@ -97,7 +97,7 @@ def read(folder: Path) -> FolderResults:
         )
     if not found.items:
         raise InputError(f"{folder} holds no scores: there is nothing to report")
-    return found
+    return dataclasses.replace(found, title=folder.resolve().name)
 
 
 def write_images(
@@ -139,7 +139,7 @@ def _predictions(folder: Path) -> FolderResults:
     ended = datetime.fromtimestamp((folder / JSONL).stat().st_mtime).astimezone()
     card = ModelCard.read(folder)
     times = {"last image scored": ended.isoformat(timespec="seconds")}
-    return FolderResults(folder.resolve().name, card, items, errors, times=times)
+    return FolderResults(folder.name, card, items, errors, times=times)
 
 
 def _evaluation(folder: Path) -> FolderResults:
@@ -165,7 +165,7 @@ def _evaluation(folder: Path) -> FolderResults:
         raise InputError(f"{folder} holds damaged results ({reason}): evaluate again") from None
     times = {stage: f"{value:.1f} s" for stage, value in seconds.items()}
     card = ModelCard.read(folder)
-    return FolderResults(folder.resolve().name, card, items, (), metrics, times)
+    return FolderResults(folder.name, card, items, (), metrics, times)
 
 
 def _more(folder: Path, rows: Sequence[dict[str, str]]) -> Iterator[dict[str, Any]]:
