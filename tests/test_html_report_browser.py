@@ -218,6 +218,8 @@ def test_all_by_keyboard(report, run):
     for line in (run / "images.jsonl").read_text().splitlines():
         record = json.loads(line)
         boxes[record["path"]] = [region["box"] for region in record["regions"]]
+    calibration = np.array(json.loads((run / "model_card.json").read_text())["calibration"])
+    score = {row["path"]: float(row["score"]) for row in table(run)}
     order = files(report)
     report.find_element(By.CSS_SELECTOR, "#choices .opacity").send_keys(Keys.TAB)
     focused = report.switch_to.active_element
@@ -242,6 +244,8 @@ def test_all_by_keyboard(report, run):
             report.switch_to.active_element.send_keys(key)
         at += step
         assert by_id(report, "name").text == order[at]
+        p_value = (1 + (calibration >= score[order[at]]).sum()) / (1 + len(calibration))
+        assert f" · p = {p_value:.2g} · " in by_id(report, "verdicts").text
         drawn = [
             [float(box.get_attribute(name)) for name in ("x", "y", "width", "height")]
             for box in report.find_elements(By.CSS_SELECTOR, "#large .boxes rect:not(.dark)")
