@@ -1,4 +1,4 @@
-"""`adtr-jax fit | predict | evaluate | export`: from a folder of good images to decisions."""
+"""`adtr-jax fit | predict | evaluate | report | export`: from good images to decisions."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ USAGE = """usage: adtr-jax COMMAND ... (adtr-jax COMMAND --help lists its option
   fit PHOTOS --out=MODEL        train on a folder of good images, and find the threshold
   predict MODEL NEW_PHOTOS      score new images: results/predictions.csv and a picture of each
   evaluate MODEL --good=DIR --defects=DIR     measure false alarms and misses
+  report RESULTS                write what predict, evaluate or an experiment found as an HTML page
   export MODEL --format=onnx    write it as a file that runs without JAX, and prove that it is equal
 
 The papers' experiments: python -m experiments.mvtec --help
@@ -35,6 +36,12 @@ def _evaluate(words: Sequence[str]) -> int:
     return evaluate.main(words)
 
 
+def _report(words: Sequence[str]) -> int:
+    from adtr_jax.commands import report
+
+    return report.main(words)
+
+
 def _export(words: Sequence[str]) -> int:
     from adtr_jax.commands import export
 
@@ -45,6 +52,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "fit": _fit,
     "predict": _predict,
     "evaluate": _evaluate,
+    "report": _report,
     "export": _export,
 }
 

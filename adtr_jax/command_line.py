@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -112,6 +113,9 @@ def guarded(action: Callable[[], int], interrupted: str) -> int:
         action: the command; returns the exit status.
         interrupted: what to say after Ctrl-C where the interrupt itself says nothing.
     """
+    # Jupyter names a backend of its own environment, at which Matplotlib would fail in another.
+    # Figures are written to files, which needs none.
+    os.environ.pop("MPLBACKEND", None)
     try:
         return action()
     except InputError as error:

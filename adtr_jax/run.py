@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
 from adtr_jax import backbones, detectors
+from adtr_jax.calibration.decision import Decision
 from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
 from adtr_jax.data.anomalies import Anomalies
 from adtr_jax.data.images import load_images, load_masks
@@ -32,6 +33,8 @@ from adtr_jax.errors import InputError
 from adtr_jax.evaluation import figures, metrics, plots, report
 from adtr_jax.files import run_folder
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.html_report import evaluated
+from adtr_jax.html_report.card import ModelCard
 
 S = TypeVar("S", bound=Settings)
 
@@ -204,8 +207,16 @@ def write_results(
     maps: Float[np.ndarray, "m s s"],
     scores: Float[np.ndarray, "m"],
     values: dict[str, float],
+    *,
+    card: ModelCard,
+    decision: Decision | None = None,
 ) -> None:
-    """Writes metrics, scores and pictures of the test images to a folder."""
+    """Writes metrics, scores and pictures of the test images to a folder.
+
+    Args:
+        card: of the model that made the scores.
+        decision: finds the regions that the report shows; None: there are none.
+    """
     rows = [
         report.ScoreRow(sample.name, str(sample.defect), sample.label, float(score))
         for sample, score in zip(task.category.test, scores, strict=True)
@@ -216,6 +227,8 @@ def write_results(
     figures.save_pictures(directory / "pictures", findings)
     figures.save_overview(directory / "overview.png", findings)
     figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
+    samples, crop = task.category.test, task.settings.crop
+    evaluated.keep(directory, samples, findings, crop, card=card, decision=decision)
 
 
 class _Run:
@@ -279,7 +292,9 @@ class _Run:
             values = measured(self.task, maps, scores)
         if hosts.first():
             with self.timed("pictures"):
-                write_results(self.task, self.directory, maps, scores, values)
+                digest = model_file.read_header(self.model).sha256
+                card = ModelCard.of(self.directory.name, digest, detector.settings)
+                write_results(self.task, self.directory, maps, scores, values, card=card)
             file = self.directory / "timings.json"  # evaluating again keeps the other stages
             earlier = json.loads(file.read_text()) if file.exists() else {}
             write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")

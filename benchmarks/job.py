@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from benchmarks.images import random_images, write_images
@@ -62,6 +63,16 @@ def run(
     variables = {**os.environ, **(environment or {})}
     done = subprocess.run(words, cwd=ROOT, env=variables, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def predict_first(folder: Path, environment: Mapping[str, str]) -> None:
+    """Runs the command `adtr-jax predict` on the first image file."""
+    words = [sys.executable, "-m", "adtr_jax", "predict", str(folder / MODEL)]
+    words += map(str, _files("first", folder))
+    with TemporaryDirectory() as out:
+        words += [f"--out={out}/results", f"--weights={folder}"]
+        variables = os.environ | environment
+        subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, check=True)
 
 
 def detector(folder: Path) -> "Detector":

@@ -11,9 +11,10 @@ from benchmarks.timing import Way, interleaved
 
 
 def measure(sizes: Sizes) -> Iterator[Row]:
-    """Yields two rows: with an empty compilation cache, and with one filled by an earlier process.
+    """Yields three rows: with an empty compilation cache; with one filled by an earlier process;
+    and the command, whose cache is filled too, and which also writes a row and a picture.
 
-    PyTorch compiles nothing and is the same in both.
+    PyTorch compiles nothing and is the same in all.
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -26,16 +27,21 @@ def measure(sizes: Sizes) -> Iterator[Row]:
         ways: dict[str, Way] = {
             "cold": cold,
             "cached": lambda: job.run("jax", "first", folder, cache(folder / "cache")),
+            "command": lambda: job.predict_first(folder, cache(folder / "command")),
             "torch": lambda: job.run("torch", "first", folder),
         }
-        ways["cached"]()  # fills the cache
+        ways["cached"](), ways["command"]()  # fill the caches
         seconds = interleaved(ways, sizes.long_repeats, warm_up=False)
     torch_values: dict[str, float | str] = {
         "eager": seconds["torch"],
         "compiled": "not run: it compiles first",
     }
-    for way, what in (("cold", "nothing cached"), ("cached", "JAX's compilation cache filled")):
-        yield Row(f"start to first prediction, {what}", seconds[way], torch_values)
+    for way, what in (
+        ("cold", "start to first prediction, nothing cached"),
+        ("cached", "start to first prediction, JAX's compilation cache filled"),
+        ("command", "`adtr-jax predict MODEL one.png`, cache filled"),
+    ):
+        yield Row(what, seconds[way], torch_values)
 
 
 def cache(folder: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ def download(url: str, *, limit: int, command: str) -> bytes:
             more than `limit` bytes.
     """
     import requests
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     content = io.BytesIO()
     remedy = f"download it by hand and run `{command}`"

@@ -5,6 +5,7 @@
     python -m experiments.mvtec --category=brick_wall --data=runs/textures --preset=fast \
         --backbone=efficientnet-lite2 --image_size=128 --out=runs/brick_wall
 
+The picture of the report is of `adtr-jax fit` on the same data and `evaluate --false_alarms=0.05`.
 The three photographs (CC0) come with scikit-image. Crops of the wall's upper part are the normal
 training images; crops of its lower part are the test images, normal as they are, or with a spot of
 another material blended in. MVTec-AD's layout, 128 px.

@@ -117,13 +117,15 @@ def run(options: Ablation) -> bool:
         used.add(out)
         this = dataclasses.replace(options, settings=settings, out=out, retrain=retrain)
         try:
-            _, measured = measure(names, read, this)
+            _, measured, reports = measure(names, read, this)
         except Exception as error:  # of any type: the other variants still run
             if hosts.lost(error):
                 raise
             results[row] = failure(error)
             print(f"{row}: {results[row]}", file=sys.stderr)
             continue
+        for path in reports:
+            print(path)
         by_category[row] = measured
         failed = [name for name, result in measured.items() if isinstance(result, str)]
         results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)

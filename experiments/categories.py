@@ -45,7 +45,7 @@ def run_categories(
     """
     from adtr_jax.evaluation import report
 
-    before, results = measure(names, read, options, read_anomalies)
+    before, results, reports = measure(names, read, options, read_anomalies)
     if not results:  # nothing to measure
         return True
     rows = paper or {}
@@ -53,6 +53,8 @@ def run_categories(
         print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
     method = "ADTR+" if before else TITLES[options.method]
     print(f"{method}\n{report.table(results, *rows.get(method, ()))}")
+    for path in reports:
+        print(path)
     return not any(isinstance(result, str) for result in results.values())
 
 
@@ -61,7 +63,7 @@ def measure(
     read: Callable[[str], "Category"],
     options: Options,
     read_anomalies: ReadAnomalies | None = None,
-) -> tuple[Results, Results]:
+) -> tuple[Results, Results, list[Path]]:
     """Trains and evaluates one model per category, as `run_categories` does.
 
     A category that fails is reported as its result and does not stop the others, unless it is the
@@ -69,16 +71,19 @@ def measure(
 
     Returns:
         ADTR's metrics by category, if ADTR+ is requested; and the metrics of the last model, or why
-        there is none. Categories where there is nothing to measure are in neither.
+        there is none. Categories where there is nothing to measure are in neither. And the reports
+        that were written.
 
     Raises:
         InputError: incompatible options, unavailable weights, or what the only category raises.
     """
     from adtr_jax.devices import hosts
     from adtr_jax.devices.sharding import device_mesh
+    from adtr_jax.html_report import page
 
     before: Results = {}
     results: Results = {}
+    reports: list[Path] = []
     if options.method != "adtr" and (options.anomalies or options.tsne):
         flag = "anomalies" if options.anomalies else "tsne"
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
@@ -93,13 +98,15 @@ def measure(
             with hosts.together():
                 category, chosen = _read(name, read, options, read_anomalies)
             hosts.agree("their images' names", [s.name for s in category.train + category.test])
-            _run_one(category, chosen, options, before, results)
+            directory = _run_one(category, chosen, options, before, results)
+            if directory is not None and options.report and hosts.first():
+                reports.append(page.write(directory))
         except Exception as error:  # of any type: the other categories still run
             if len(names) == 1 or hosts.lost(error):
                 raise
             results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
-    return before, results
+    return before, results, reports
 
 
 def _together(options: Options) -> tuple[object, ...]:
@@ -145,12 +152,13 @@ def _run_one(
     options: Options,
     before: Results,
     results: Results,
-) -> None:
+) -> Path | None:
+    """Returns the folder of the results; None where there is nothing to measure."""
     from adtr_jax import run
 
     if category.unmeasurable:
         good_only.run(category, options)
-        return
+        return None
     task = run.Task.read(category, options.settings, options.devices)
     if options.tsne:
         _ = task.required_masks  # before anything is trained
@@ -184,3 +192,4 @@ def _run_one(
     results[category.name] = result.metrics
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
     print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")
+    return directory

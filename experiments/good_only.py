@@ -28,9 +28,11 @@ def run(category: "Category", options: Options) -> None:
                 f"{category.name}: {category.unmeasurable}, and --{flag} needs some: leave it out"
             )
 
-    import adtr_jax
+    from adtr_jax.api.fit import fit
+    from adtr_jax.api.model import load
     from adtr_jax.commands import predict
     from adtr_jax.files import run_folder
+    from adtr_jax.html_report import page
     from adtr_jax.run import Task
 
     directory = options.out / category.name
@@ -39,7 +41,7 @@ def run(category: "Category", options: Options) -> None:
     run_folder.claim(directory, claim, retrain=options.retrain)
     file = directory / run_folder.MODEL
     if not file.exists():
-        adtr_jax.fit(
+        fit(
             [sample.image for sample in category.train if isinstance(sample.image, Path)],
             options.settings,
             out=file,
@@ -48,7 +50,7 @@ def run(category: "Category", options: Options) -> None:
             devices=options.devices,
             say=print,
         )
-    model = adtr_jax.load(file)
+    model = load(file)
     assert model.decision is not None
     print(model.decision.describe())
     print(f"{category.name}: {category.unmeasurable}, so there is nothing to measure.")
@@ -56,4 +58,6 @@ def run(category: "Category", options: Options) -> None:
         images = tuple(str(sample.image) for sample in category.test)
         out = directory / "predictions"
         predict.run(predict.Predict(model=file, inputs=images, out=out))
+        if options.report:
+            print(page.write(directory))
     print(f"For other images: adtr-jax predict {directory} NEW_PHOTOS --out=results\n")

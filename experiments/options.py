@@ -41,6 +41,8 @@ class Options:
     """Train again, even if the folder holds a finished run or part of one."""
     keep_checkpoints: bool = False
     """Keep the training's checkpoints once the model is written; they are eight times as large."""
+    report: bool = True
+    """Write report.html, to be opened in a browser."""
     anomalies: str | None = None
     """ADTR+: go on from the normal-only model with anomalies; results go to OUT/CATEGORY+NAME.
     confetti, cutpaste or perlin make them; a folder holds your own, with or without masks."""

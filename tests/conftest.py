@@ -20,6 +20,7 @@ LONGEST = (
     "test_ablation_models",
     "test_gtrans_detector",
     "test_one_layer_study",
+    "test_html_report_browser",
 )
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -129,6 +129,7 @@ def test_jobs_have_rows(monkeypatch):
     seconds = {"jax": 300.0, "torch": 450.0}
     monkeypatch.setattr(job, "prepare", lambda folder, sizes: None)
     monkeypatch.setattr(job, "run", lambda library, *_: {"peak_mib": seconds[library]})
+    monkeypatch.setattr(job, "predict_first", lambda *_: None)
     assert [row.ratio for row in memory.measure(TINY)] == [1.5, 1.5]
     assert complete(list(startup.measure(TINY)))
 

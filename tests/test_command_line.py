@@ -1,6 +1,8 @@
 """What is wrong with a command line: one line on stderr, exit status 2."""
 
 import io
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +126,17 @@ def test_long_lists_are_cut():
     assert str(unknown("no class", "nothing", names[:20])) == (
         f"no class is called nothing: There are: {', '.join(names[:20])}"
     )
+
+
+def test_a_notebooks_drawing_backend_does_no_harm():
+    text = (
+        "from adtr_jax.command_line import guarded\n"
+        "def action():\n"
+        "    import matplotlib\n"
+        "    return len(matplotlib.rcParams['font.family'])\n"
+        "print(guarded(action, ''))"
+    )
+    environment = os.environ | {"MPLBACKEND": "module://nowhere_installed.backend"}
+    words = [sys.executable, "-c", text]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_folders import data_of
 from stripes import ROOT, SHALLOW, SIDE, call, command, run, save, write_category
 
 import adtr_jax
@@ -88,6 +89,13 @@ def test_results(finished):
     assert f"{100 * metrics['pixel_auroc']:.1f}" in printed
     assert "training" in printed
     assert str(directory / "pictures") in printed
+    assert printed.splitlines()[-1] == str(directory / "report.html")
+    report = data_of(directory / "report.html")
+    assert {i["path"]: i["score"] for i in report["images"]} == {
+        row["path"]: float(row["score"]) for row in rows
+    }
+    assert all(image["layered"] for image in report["images"]) and report["threshold"] is None
+    assert max(normal) < report["start"] < min(broken)  # F1 is 1 there
 
 
 def _scores(directory: Path) -> list[float]:
@@ -154,6 +162,9 @@ def test_a_category_of_good_images_only(data, tmp_path):
     for name in ("unknown", "good"):
         with (tmp_path / name / "predictions/predictions.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 8
+        report = data_of(tmp_path / name / "report.html")
+        assert report["title"] == name and len(report["images"]) == 8
+        assert report["origin"] == "the model's" and len(report["calibration"]) == 3
     model = adtr_jax.load(tmp_path / "alone")
     assert model.decision is not None and model.decision.held_out == 3
     found = model.predict(stripes / "test/noise/016.png")

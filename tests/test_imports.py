@@ -16,6 +16,7 @@ FLOORS = (
     "adtr_jax.api",
     "conversion",
     "adtr_jax.run",
+    "adtr_jax.html_report",
     "adtr_jax.evaluation",
     "adtr_jax.export",
     "adtr_jax.detectors",

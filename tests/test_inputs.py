@@ -176,6 +176,15 @@ def test_images_are_as_load_images_makes_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(item.pixels, loaded[i])
 
 
+def test_the_bytes_of_a_file_are_the_file(tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png", (64, 48))
+    from_file, from_bytes, bad = decoded([path, path.read_bytes(), b"no image"], 16, 1.0)
+    assert from_bytes.path is None and from_bytes.image is not None
+    assert from_bytes.image.size == (64, 48)
+    np.testing.assert_array_equal(from_bytes.pixels, from_file.pixels)
+    assert bad.error is not None and bad.error.startswith("the image of 8 bytes is not a png, jpg")
+
+
 def test_what_cannot_be_read_is_an_item_with_its_error(tmp_path: Path) -> None:
     good = draw(tmp_path / "good.png", (64, 64))
     (tmp_path / "text.png").write_text("no image")

@@ -20,7 +20,8 @@ def tokens():
 
 def ours(layer, dtype):
     sizes = (CHANNELS, OUTPUTS) if layer is Dense else (CHANNELS,)
-    return with_values(layer(*sizes, dtype=dtype, rngs=nnx.Rngs(0)))
+    rngs = {} if layer is LayerNorm else {"rngs": nnx.Rngs(0)}
+    return with_values(layer(*sizes, dtype=dtype, **rngs))
 
 
 def flax(layer, dtype):

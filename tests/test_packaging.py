@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import adtr_jax
+from adtr_jax.html_report import page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +40,8 @@ def test_a_wheel_holds_the_commands_and_neither_tests_nor_benchmarks(wheel):
     for package in ("adtr_jax", "conversion", "experiments"):
         assert (wheel / package / "py.typed").is_file()
     assert (wheel / "experiments/papers/adtr.py").is_file()
+    for name in ("page.html", "style.css", *(f"{script}.js" for script in page.SCRIPTS)):
+        assert (wheel / "adtr_jax/html_report" / name).is_file()
     metadata = (wheel / info / "METADATA").read_text("utf-8")
     assert re.findall("^Project-URL: (.*?),", metadata, re.M) == [
         *("Documentation", "Source", "Changelog", "Issues")

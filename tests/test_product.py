@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from report_folders import data_of
 from stripes import ROOT, SIDE, write_category
 
 import adtr_jax
@@ -168,6 +169,14 @@ def test_predict_writes_a_row_an_image_and_goes_on(fitted, category, tmp_path):
     lines = (tmp_path / "results/predictions.jsonl").read_text().splitlines()
     assert len(lines) == 17 and json.loads(lines[-2])["regions"][0]["area"] > 100
     assert len(list((tmp_path / "results/overlays").iterdir())) == 16
+    reported = command("report", "results", "--out=r.html", cwd=tmp_path)
+    assert (reported.returncode, reported.stdout) == (0, "r.html\n")
+    report = data_of(tmp_path / "r.html")
+    assert len(report["images"]) == 16 and report["errors"][0][0] == "bad.png"
+    assert all(image["layered"] and image["size"] == [SIDE, SIDE] for image in report["images"])
+    raw = {row["path"]: float(row["raw_score"]) for row in table if row["raw_score"]}
+    assert {image["path"]: image["score"] for image in report["images"]} == raw
+    assert report["start"] == float(table[0]["threshold"])
     again = command(*words, "--fail_on=anomalous", cwd=tmp_path)
     assert again.returncode == 1 and "16 were scored before" in again.stdout
     assert rows(tmp_path / "results") == table
@@ -253,6 +262,19 @@ def test_evaluate_measures_false_alarms_and_misses(fitted, category, tmp_path):
     assert "Here it rejects " in done.stdout and "misses 0 of 8 (0.0 %)" in done.stdout
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert metrics["image_auroc"] > 0.9 and metrics["pixel_auroc"] > 0.8
+    assert done.stdout.splitlines()[-1] == str(Path("evaluation/report.html"))
+    report = data_of(tmp_path / "evaluation/report.html")
+    model = load(fitted[0])
+    assert report["start"] == model.decision.threshold
+    assert report["calibration"] == sorted(model.calibration.scores.tolist())
+    assert len(report["images"]) == 16 and all(image["layered"] for image in report["images"])
+    assert all(image["boxes"] for image in report["images"] if image["defect"] == "noise")
+    facts = {heading: dict(pairs) for heading, pairs in report["facts"]}
+    assert facts["Model"]["SHA-256"] == model.digest
+    assert set(facts["Times"]) == {"begun", "reading", "scoring"}
+    (tmp_path / "evaluation/report.html").unlink()
+    done = command(*words, "--no_report", cwd=tmp_path)
+    assert done.returncode == 0 and not (tmp_path / "evaluation/report.html").exists()
 
 
 def test_known_defects_go_on_from_the_model(fitted, category, tmp_path):

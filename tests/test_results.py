@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from adtr_jax.errors import InputError
-from adtr_jax.evaluation.results import COLUMNS, PredictionRow, Results
+from adtr_jax.evaluation.results import COLUMNS, RECORD, PredictionRow, Results
 
 RUN = {"model": "3fa9" * 16, "threshold": 1.25, "false_alarms": 0.01, "folds": (1, 2)}
 
@@ -43,7 +43,7 @@ def read(directory):
     records = [json.loads(line) for line in text.splitlines()]
     assert len(table) == len(records)
     for cells, record in zip(table, records, strict=True):
-        assert tuple(cells) == tuple(record) == COLUMNS
+        assert tuple(cells) == COLUMNS and tuple(record) == RECORD
         path = record["path"].encode("utf-8", "backslashreplace").decode()
         assert cells["path"].removeprefix("./") == path.removeprefix("./")
         number = "" if record["score"] is None else record["score"]
@@ -85,8 +85,9 @@ def test_both_files_say_the_same(tmp_path):
                 {"box": [5, 6, 7, 8], "area": 3, "peak": 0.8},
             ],
             "error": None,
+            "size": None,
         },
-        dict.fromkeys(COLUMNS) | {"path": "bad.png", "regions": [], "error": "bad.png is empty"},
+        dict.fromkeys(RECORD) | {"path": "bad.png", "regions": [], "error": "bad.png is empty"},
     ]
     assert json.loads((tmp_path / "out" / "settings.json").read_text()) == RUN | {"folds": [1, 2]}
 

@@ -120,8 +120,9 @@ class Model:
         """Scores one image, or many.
 
         Args:
-            images: an image's path, a PIL image, or RGB values 0..255 `[h w 3]`; or a folder, or a
-                list or iterator of images, which may be of different sizes.
+            images: an image's path, the bytes of its file, a PIL image, or RGB values 0..255
+                `[h w 3]`; or a folder, or a list or iterator of images, which may be of different
+                sizes.
 
         Returns:
             A prediction; for many images an iterator of them, in order, which decodes ahead and
@@ -131,7 +132,7 @@ class Model:
         Raises:
             InputError: the single image cannot be read, the folder holds none.
         """
-        if isinstance(images, Image.Image | np.ndarray):
+        if isinstance(images, Image.Image | np.ndarray | bytes):
             return self._one(images)
         if isinstance(images, str | Path):
             if Path(images).expanduser().is_dir():

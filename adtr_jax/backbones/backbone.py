@@ -7,8 +7,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax.nn.layers import Dense
-
 CLASSES = 1000
 # ImageNet's mean and standard deviation, RGB on [0, 1].
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -66,9 +64,3 @@ class Backbone(nnx.Module):
         By ImageNet's mean and standard deviation on [0, 1], unless a network overrides it.
         """
         return (jnp.asarray(pixels, jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
-
-
-def dense(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> Dense:
-    """Returns a dense layer that computes in its input's dtype, drawn with one key of `rngs`."""
-    key = nnx.Rngs(params=rngs.params())
-    return Dense(inputs, outputs, kernel_init=nnx.initializers.lecun_normal(), rngs=key)

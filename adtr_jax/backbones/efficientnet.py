@@ -13,11 +13,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from adtr_jax.backbones.backbone import CLASSES, Backbone, dense
+from adtr_jax.backbones.backbone import CLASSES, Backbone
 from adtr_jax.backbones.scaling import Scaling
 from adtr_jax.nn.convolution import ConvBatchNorm
 from adtr_jax.nn.cpu import Padding
-from adtr_jax.nn.layers import global_mean, relu6, swish
+from adtr_jax.nn.layers import Dense, global_mean, relu6, swish
 
 EPSILON = 1e-3  # BatchNorm's, of the reference networks
 
@@ -70,8 +70,8 @@ class MBConv(nnx.Module):
         )
         # The squeezed width is a quarter of the block's input, not of the expanded one.
         squeezed = max(1, shape.inputs // 4)
-        self.squeeze = None if lite else dense(width, squeezed, rngs=rngs)
-        self.excite = None if lite else dense(squeezed, width, rngs=rngs)
+        self.squeeze = None if lite else Dense(width, squeezed, rngs=rngs)
+        self.excite = None if lite else Dense(squeezed, width, rngs=rngs)
         self.project = ConvBatchNorm(width, shape.outputs, epsilon=EPSILON, rngs=rngs)
 
     def __call__(
@@ -118,7 +118,7 @@ class EfficientNet(Backbone):
         self.head = ConvBatchNorm(
             shapes[-1].outputs, head, epsilon=EPSILON, activation=activation, rngs=rngs
         )
-        self.classifier = dense(head, CLASSES, rngs=rngs)
+        self.classifier = Dense(head, CLASSES, rngs=rngs)
 
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None

@@ -11,9 +11,10 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from adtr_jax.backbones.backbone import CLASSES, Backbone, dense
+from adtr_jax.backbones.backbone import CLASSES, Backbone
 from adtr_jax.backbones.scaling import Layout
 from adtr_jax.nn.convolution import ConvBatchNorm
+from adtr_jax.nn.layers import Dense
 
 EPSILON = 1e-5  # BatchNorm's, of the reference networks
 STEM = 64  # channels; the groups' basic blocks have 64, 128, 256 and 512
@@ -91,7 +92,7 @@ class ResNet(Backbone):
             rngs=rngs,
         )
         self.groups = nnx.List(self._group(i, layout, rngs) for i in range(4))
-        self.classifier = dense(self.channels[-1], CLASSES, rngs=rngs)
+        self.classifier = Dense(self.channels[-1], CLASSES, rngs=rngs)
 
     def taps(
         self, images: Float[Array, "b h w 3"], weight: Float[Array, "b"] | None = None

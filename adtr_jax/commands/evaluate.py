@@ -1,5 +1,7 @@
 """`adtr-jax evaluate MODEL --good=DIR --defects=DIR`."""
 
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,9 @@ import tyro
 
 from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.command_line import parse
+from adtr_jax.commands.card import card_of
 from adtr_jax.errors import InputError
+from adtr_jax.files.atomic import write_atomically
 
 PROG = "adtr-jax evaluate"
 
@@ -28,11 +32,13 @@ class Evaluate:
     masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Masks of the defects, by the images' names: the pixels are measured, too."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation")
-    """Gets metrics.json, scores.csv and pictures."""
+    """Gets metrics.json, scores.csv, pictures and report.html."""
     false_alarms: float | None = None
     """The share of good images that may be called anomalous. Default: the model's."""
     threshold: ThresholdKind | None = None
     """conformal or estimated; default: the model's."""
+    report: bool = True
+    """Write report.html, to be opened in a browser."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder of converted backbone weights, for an experiment's run."""
 
@@ -53,6 +59,7 @@ def run(options: Evaluate) -> dict[str, float]:
     from adtr_jax.data.good_images import files
     from adtr_jax.data.samples import GOOD, Category, Sample
     from adtr_jax.evaluation import report
+    from adtr_jax.html_report import page
     from adtr_jax.run import Task, measured, write_results
 
     model = load(options.model, options.weights)
@@ -68,23 +75,28 @@ def run(options: Evaluate) -> dict[str, float]:
             "defects or on none, so add it or leave the masks out"
         )
     category = Category(options.model.stem, train=(), test=(*good, *defects))
+    begun = time.perf_counter()
     task = Task.read(category, model.settings)
+    read = time.perf_counter()
     maps, scores = model.detector.score(task.test_images)
+    timings = {"reading": read - begun, "scoring": time.perf_counter() - read}
     values = measured(task, maps, scores)
-    write_results(task, options.out, maps, scores, values)
-    print(report.table({category.name: values}, what="model"))
     decision = model.decision
+    card = card_of(model, options.model)
+    write_results(task, options.out, maps, scores, values, card=card, decision=decision)
+    write_atomically(options.out / "timings.json", json.dumps(timings, indent=2) + "\n")
+    print(report.table({category.name: values}, what="model"))
     if decision is None:
         print("the model is not calibrated: it has no threshold to measure")
-        return values
-    labels = np.array([sample.label for sample in category.test], bool)
-    anomalous = decision.is_anomalous(np.asarray(scores, np.float64))
-    print(decision.describe())
-    print(
-        f"Here it rejects {_share(anomalous[~labels])} of the good images, and misses "
-        f"{_share(~anomalous[labels])} of the defects."
-    )
-    print(options.out / "overview.png")
+    else:
+        labels = np.array([sample.label for sample in category.test], bool)
+        anomalous = decision.is_anomalous(np.asarray(scores, np.float64))
+        print(decision.describe())
+        print(
+            f"Here it rejects {_share(anomalous[~labels])} of the good images, and misses "
+            f"{_share(~anomalous[labels])} of the defects."
+        )
+    print(page.write(options.out) if options.report else options.out / "overview.png")
     return values
 
 

@@ -11,13 +11,18 @@ import tyro
 from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.calibration.drift import Drift
 from adtr_jax.command_line import parse
+from adtr_jax.commands.card import card_of
 from adtr_jax.data.inputs import Decoded, decoded, expand
 from adtr_jax.data.watch import watch
 from adtr_jax.errors import InputError
+from adtr_jax.evaluation.preview import Preview
 from adtr_jax.evaluation.results import PredictionRow, Results
 from adtr_jax.export import format_of
+from adtr_jax.files import results_folder
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from adtr_jax.api.model import Model
     from adtr_jax.api.prediction import Prediction
 
@@ -34,8 +39,8 @@ class Predict:
     inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUT")]
     """Images and folders of images; - reads a list of them from standard input."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results")
-    """Gets predictions.csv, predictions.jsonl (with the regions) and overlays/. The same command
-    goes on where it was stopped."""
+    """Gets predictions.csv, predictions.jsonl (with the regions), overlays/ and previews/ (for
+    adtr-jax report). The same command goes on where it was stopped."""
     watch: bool = False
     """Score what arrives in the one folder given, until Ctrl-C."""
     false_alarms: float | None = None
@@ -75,6 +80,8 @@ def run(options: Predict) -> int:
     paths = iter(()) if options.watch else expand(options.inputs, sys.stdin)
     model = _model(options)
     with Results(options.out, _run(model)) as results:
+        if not (options.out / results_folder.CARD).exists():  # else the run goes on
+            card_of(model, options.model).write(options.out)
         tally = Tally(model, endless=options.watch)
         if options.watch:
             print(f"watching {options.inputs[0]}; Ctrl-C ends it", flush=True)
@@ -82,8 +89,8 @@ def run(options: Predict) -> int:
         pending = (path for path in paths if str(path) not in results.done)
         kept = len(results.done)
         for found in _bar(_predictions(model, pending, one_by_one=options.watch)):
-            picture = found.overlay() if options.overlays and found.error is None else None
-            results.add(_row(found), picture)
+            pictures = _pictures(found) if options.overlays and found.error is None else ()
+            results.add(_row(found), *pictures)
             tally.add(found)
         print(tally.end(options.out, kept))
         some = results.anomalous
@@ -194,6 +201,12 @@ def _predictions(
         yield from model.predict_decoded(images)
 
 
+def _pictures(found: "Prediction") -> "tuple[Image.Image, Preview]":
+    assert found.image is not None and found.score_map is not None
+    preview = Preview.of(found.image, found.score_map, found.scale, found.crop)
+    return found.overlay(), preview
+
+
 def _until_interrupted(paths: Iterable[Path]) -> Iterator[Path]:
     """Ctrl-C is how watching ends."""
     try:
@@ -203,7 +216,7 @@ def _until_interrupted(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _bar(found: "Iterator[Prediction]") -> "Iterator[Prediction]":
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     return iter(tqdm(found, desc="predict", unit="image", leave=False, disable=None))
 
@@ -218,4 +231,5 @@ def _row(found: "Prediction") -> PredictionRow:
         found.threshold,
         found.regions,
         found.error,
+        None if found.image is None else found.image.size,
     )

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from adtr_jax.data.decode import decode_image, decode_mask, upright_size
 from adtr_jax.data.samples import Sample

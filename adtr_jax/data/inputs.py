@@ -29,7 +29,20 @@ _SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@ea
 _MAX_WORKERS = 8
 
 
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "h w 3"]
+# A file's path, a file's bytes, or the image itself.
+Picture = str | Path | bytes | Image.Image | UInt8[np.ndarray, "h w 3"]
+
+
+class _Encoded(NamedTuple):
+    """The bytes of an image file."""
+
+    data: bytes
+
+    def read_bytes(self) -> bytes:
+        return self.data
+
+    def __str__(self) -> str:
+        return f"the image of {len(self.data)} bytes"
 
 
 class Decoded(NamedTuple):
@@ -81,7 +94,7 @@ def images_below(folder: Path) -> Iterator[Path]:
     """The images in a folder and in those below it, sorted folder by folder.
 
     An image is a file whose name ends as an image's does (`layout.IMAGE_SUFFIXES`). Left out are
-    what is hidden, the system's folders, and the overlays in a folder of predictions, which would
+    what is hidden, the system's folders, and the pictures in a folder of predictions, which would
     be taken for new images where results are written among the images. Links are followed, but not
     round in a circle. A folder that cannot be listed stands for itself: reading it as an image
     says why.
@@ -165,7 +178,7 @@ def _images_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _is_left_out(name: str, siblings: Sequence[str]) -> bool:
-    if name == results_folder.OVERLAYS:
+    if name in (results_folder.OVERLAYS, results_folder.PREVIEWS):
         return results_folder.JSONL in siblings
     return name in _SYSTEM_FOLDERS
 
@@ -188,12 +201,14 @@ def _read(path: Path) -> Image.Image:
 
 
 def _in_memory(picture: object) -> Image.Image:
+    if isinstance(picture, bytes):
+        return decode_image(_Encoded(picture))
     if isinstance(picture, Image.Image):
         return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     array = np.asarray(picture)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise InputError(
-            f"an image in memory is {array.dtype} of shape {array.shape}: give a PIL image, or "
-            "uint8 RGB values [h w 3]"
+            f"an image in memory is {array.dtype} of shape {array.shape}: give a PIL image, the "
+            "bytes of a file, or uint8 RGB values [h w 3]"
         )
     return Image.fromarray(array)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from adtr_jax.data import mvtec_ad_archive as published
 from adtr_jax.data.layout import TOP_FOLDERS, Entry, arrange

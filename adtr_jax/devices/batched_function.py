@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from adtr_jax.devices import hosts
 from adtr_jax.devices.sharding import AXIS, on_cpu, per_device, place, replicated, split, workers

@@ -16,6 +16,9 @@ from adtr_jax.errors import InputError
 AXIS = "data"
 MOST_CORES = 16  # that become devices: each has a copy of the networks
 
+# The platform that is being traced for; None: any. JAX traces and compiles anew when it changes.
+platform = jax.make_user_context(default_value=None)
+
 
 def one_device_a_core() -> None:
     """Makes every CPU core, up to `MOST_CORES`, a JAX device; must be called before JAX is used.
@@ -79,9 +82,10 @@ def per_device(
     float32 products are computed in float32: by default they would run in TF32 on GPUs and in
     bfloat16 on TPUs. bfloat16 products are not affected.
     """
+    kind = mesh.devices.flat[0].platform
 
     def precise(*arguments: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest"), platform(platform.value or kind):
             return function(*arguments)
 
     mapped = jax.shard_map(precise, mesh=mesh, in_specs=in_specs, out_specs=out_specs)

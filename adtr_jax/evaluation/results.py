@@ -1,8 +1,9 @@
 """The rows of predictions, on disc as soon as they are known.
 
-    DIR/predictions.jsonl   one JSON object an image, the regions in full: what has been done
+    DIR/predictions.jsonl   one JSON object an image, with size and regions: what has been done
     DIR/predictions.csv     the same for spreadsheets, with the number of regions
     DIR/overlays/*.png      one picture an image
+    DIR/previews/*          the same, small and in two layers (`preview`), for the report
     DIR/settings.json       whose folder this is
 
 A row is handed to the operating system before `Results.add` returns, so that it survives the death
@@ -24,14 +25,16 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from PIL import Image
 
+from adtr_jax.evaluation.preview import Preview
 from adtr_jax.files import results_folder
 from adtr_jax.files.atomic import write_unsynced
 from adtr_jax.files.plain_name import plain_name
-from adtr_jax.files.results_folder import CSV, JSONL, OVERLAYS
+from adtr_jax.files.results_folder import CSV, JSONL, OVERLAYS, PREVIEWS
 from adtr_jax.files.spreadsheet import csv_line, path_cell, text_cell
 
 _NUMBERS = ("score", "p_value", "raw_score", "threshold")
 COLUMNS = ("path", "anomalous", *_NUMBERS, "regions", "error")
+RECORD = (*COLUMNS, "size")  # of predictions.jsonl
 _HEADER = ",".join(COLUMNS).encode() + b"\n"
 
 
@@ -68,6 +71,7 @@ class PredictionRow:
         threshold: The raw score from which on an image is anomalous.
         regions: The anomalous regions; none is a valid answer.
         error: Why the image cannot be read.
+        size: The image's width and height in pixels, which the regions' boxes refer to.
     """
 
     path: str
@@ -78,6 +82,7 @@ class PredictionRow:
     threshold: float | None
     regions: Sequence[RegionLike]
     error: str | None
+    size: tuple[int, int] | None = None
 
 
 class Results:
@@ -112,7 +117,8 @@ class Results:
         """
         with ExitStack() as opened:
             opened.enter_context(results_folder.claimed(self._directory, self._run))
-            (self._directory / OVERLAYS).mkdir(exist_ok=True)
+            for folder in (OVERLAYS, PREVIEWS):
+                (self._directory / folder).mkdir(exist_ok=True)
             self._put_in_order()
             # Room for a row in one piece, flushed row by row.
             self._jsonl, self._csv = (
@@ -132,13 +138,19 @@ class Results:
             for file in (self._jsonl, self._csv):
                 _sync(file)
 
-    def add(self, row: PredictionRow, overlay: Image.Image | None = None) -> None:
+    def add(
+        self,
+        row: PredictionRow,
+        overlay: Image.Image | None = None,
+        preview: Preview | None = None,
+    ) -> None:
         """Append a row to both files; when this returns, it survives the death of the process.
 
         Args:
             row: What was found about one image.
             overlay: Its picture, which is written before the row by `save_overlay`; None if there
                 is none, or it is there already.
+            preview: The same, small and in layers, which is written before the row, too.
 
         Raises:
             ValueError: if a number is not finite.
@@ -147,6 +159,8 @@ class Results:
         line, cells = _json_line(record), _csv_line(record)
         if overlay is not None:
             self.save_overlay(row.path, overlay)
+        if preview is not None:
+            preview.save(self._directory / PREVIEWS / picture_name(row.path))
         # Ctrl-C while a file is flushed leaves the rest in its buffer, to be written on closing.
         self._jsonl.write(line)
         self._csv.write(cells)
@@ -161,13 +175,8 @@ class Results:
         write_unsynced(self.overlay_path(path), data.getvalue())
 
     def overlay_path(self, path: str) -> Path:
-        """Where the picture of an image lies: its name, and a digest of its path.
-
-        So names depend on nothing but the path, and no two pictures are called alike.
-        """
-        digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        stem = plain_name(PurePath(path).stem)[:40]  # with what is added, 183 bytes at most
-        return self._directory / OVERLAYS / f"{stem}-{digest}.png"
+        """Where the picture of an image lies."""
+        return self._directory / OVERLAYS / f"{picture_name(path)}.png"
 
     def _put_in_order(self) -> None:
         """Drop what is no complete row and rows with an error, and make both files agree.
@@ -193,8 +202,23 @@ class Results:
             self.anomalous += bool(record["anomalous"])
 
 
+def picture_name(path: str) -> str:
+    """What the pictures of an image are called, without ending: its name, and a digest of its path.
+
+    So names depend on nothing but the path, and no two pictures are called alike.
+    """
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    stem = plain_name(PurePath(path).stem)[:40]  # with what is added, 183 bytes at most
+    return f"{stem}-{digest}"
+
+
+def read_records(directory: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a folder of predictions with all that `RECORD` names, in the order of writing."""
+    return (record for _, record in _complete(directory / JSONL))
+
+
 def _record(row: PredictionRow) -> dict[str, Any]:
-    """The row as JSON values in the order of `COLUMNS`."""
+    """The row as JSON values in the order of `RECORD`."""
     numbers = {name: getattr(row, name) for name in _NUMBERS}
     return {
         "path": row.path,
@@ -205,6 +229,7 @@ def _record(row: PredictionRow) -> dict[str, Any]:
             for r in row.regions
         ],
         "error": None if row.error is None else " ".join(row.error.split()),
+        "size": None if row.size is None else [int(side) for side in row.size],
     }
 
 
@@ -232,7 +257,7 @@ def _complete(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 record = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:  # what a power cut leaves of a line
                 continue
-            if isinstance(record, dict) and tuple(record) == COLUMNS:
+            if isinstance(record, dict) and tuple(record) == RECORD:
                 yield line, record
 
 

@@ -18,6 +18,8 @@ except ImportError:  # Windows
 CSV = "predictions.csv"
 JSONL = "predictions.jsonl"
 OVERLAYS = "overlays"
+PREVIEWS = "previews"
+CARD = "model_card.json"
 CLAIM = "settings.json"
 
 
@@ -64,7 +66,7 @@ def _claim(directory: Path, run: Mapping[str, Any]) -> None:
             )
             raise InputError(f"{directory} holds predictions of another run ({was}); {remedy}")
         return
-    for part in (CSV, JSONL, OVERLAYS):
+    for part in (CSV, JSONL, OVERLAYS, PREVIEWS):
         if (directory / part).exists():
             raise InputError(f"{directory} holds {part} without its {CLAIM}; {remedy}")
     write_atomically(file, json.dumps(run, indent=2) + "\n")

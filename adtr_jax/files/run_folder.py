@@ -17,7 +17,7 @@ CLAIM = "settings.json"
 PARTS = (
     *(MODEL, CHECKPOINTS, "log.jsonl", "tensorboard", "metrics.json", "scores.csv"),
     *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures"),
-    *("predictions", CLAIM),
+    *("report.html", "model_card.json", "images.jsonl", "previews", "predictions", CLAIM),
 )
 
 

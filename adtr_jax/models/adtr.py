@@ -86,9 +86,9 @@ class Sizes:
             return Concatenation(self.width, dtype=self.dtype, rngs=rngs)
         return Attention(self.width, self.heads, dtype=self.dtype, rngs=rngs)
 
-    def norm(self, rngs: nnx.Rngs) -> LayerNorm:
+    def norm(self) -> LayerNorm:
         """Returns a LayerNorm."""
-        return LayerNorm(self.width, dtype=self.dtype, rngs=rngs)
+        return LayerNorm(self.width, dtype=self.dtype)
 
     def ffn(self, rngs: nnx.Rngs) -> FeedForward:
         """Returns an FFN."""
@@ -101,9 +101,9 @@ class EncoderLayer(nnx.Module):
     def __init__(self, site: int, sizes: Sizes, *, rngs: nnx.Rngs):
         self.site, self.rate = site, sizes.rate
         self.attention = sizes.attention(rngs)
-        self.attention_norm = sizes.norm(rngs)
+        self.attention_norm = sizes.norm()
         self.ffn = sizes.ffn(rngs)
-        self.ffn_norm = sizes.norm(rngs)
+        self.ffn_norm = sizes.norm()
 
     def __call__(
         self,
@@ -123,11 +123,11 @@ class DecoderLayer(nnx.Module):
     def __init__(self, site: int, sizes: Sizes, *, rngs: nnx.Rngs):
         self.site, self.rate = site, sizes.rate
         self.attention = sizes.attention(rngs)
-        self.attention_norm = sizes.norm(rngs)
+        self.attention_norm = sizes.norm()
         self.cross_attention = sizes.attention(rngs)
-        self.cross_attention_norm = sizes.norm(rngs)
+        self.cross_attention_norm = sizes.norm()
         self.ffn = sizes.ffn(rngs)
-        self.ffn_norm = sizes.norm(rngs)
+        self.ffn_norm = sizes.norm()
 
     def __call__(
         self,

@@ -26,7 +26,7 @@ class ConvLayerNorm(nnx.Module):
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dtype = dtype
         self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, width, width)))
-        self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
         kernel = self.kernel[...].astype(self.dtype)

@@ -78,10 +78,10 @@ class TFMBlock(nnx.Module):
         self.query = _matrix(width, width, dtype, rngs)
         self.key = _matrix(width, width, dtype, rngs)
         self.value = _matrix(width, width, dtype, rngs)
-        self.attention_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.attention_norm = LayerNorm(width, dtype=dtype)
         self.hidden = Dense(width, width, dtype=dtype, rngs=rngs)  # L_2
         self.out = Dense(width, width, dtype=dtype, rngs=rngs)  # L_1
-        self.out_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.out_norm = LayerNorm(width, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b t d"], y: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """Lets the tokens X attend to the tokens Y."""

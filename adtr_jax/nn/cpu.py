@@ -18,18 +18,16 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, UInt32
 
+from adtr_jax.devices.sharding import platform
 from adtr_jax.nn.dropout import dropout
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Padding = tuple[int, int]  # before and after, the same for rows and columns
 
-# JAX traces and compiles anew when it changes, also what it has compiled before.
-_plain = jax.make_user_context(default_value=False)
-
 
 def plain_forms() -> Any:
     """Returns a context in which everything is computed in its plain form, on every device."""
-    return _plain(True)
+    return platform("any")
 
 
 def on_cpu(form: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -43,8 +41,8 @@ def on_cpu(form: Callable[..., Any]) -> Callable[[Function], Function]:
     def decorate(plain: Function) -> Function:
         @functools.wraps(plain)
         def chosen(*arrays: Any, **static: Any) -> Any:
-            if _plain.value:
-                return plain(*arrays, **static)
+            if platform.value is not None:  # tracing both would take twice as long
+                return (form if platform.value == "cpu" else plain)(*arrays, **static)
             return lax.platform_dependent(
                 *arrays,
                 cpu=functools.partial(form, **static),

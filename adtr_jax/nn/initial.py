@@ -1,8 +1,8 @@
-"""Initial values of parameters: those of `flax.nnx.initializers`, in a third of the time.
+"""Initial values of parameters: the distributions of `flax.nnx.initializers`, sooner.
 
-XLA takes 4 s to compile the draws of ADTR's parameters and 9 s for GTrans's, all in one program or
-one a shape. Of a key's random numbers the first n are the same however many are asked for, so that
-a few programs serve all shapes.
+There XLA compiles a program for each shape, 5 s for ADTR and 17 s for GTrans on two cores, and to
+read those back from the cache takes GTrans 4 s. Here as many numbers are drawn as the next power of
+four, of which the first are taken: a few programs serve all shapes, in 2.4 s and 3.7 s, or 0.8 s.
 """
 
 import functools

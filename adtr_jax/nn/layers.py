@@ -78,7 +78,6 @@ class Dense(nnx.Module):
     ):
         self.dtype = dtype
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
-        rngs.params()  # the key of the bias, which needs none: seeds keep their parameters
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Float[Array, "... cin"]) -> Float[Array, "... cout"]:
@@ -90,9 +89,8 @@ class Dense(nnx.Module):
 class LayerNorm(nnx.Module):
     """LayerNorm over the channels of a token (Ba et al. 2016), computed in float32 or wider."""
 
-    def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike):
         self.dtype = dtype
-        rngs.params(), rngs.params()  # seeds keep their parameters
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from adtr_jax.devices import hosts
 from adtr_jax.files.atomic import write_atomically
