@@ -100,7 +100,9 @@ class BatchedFunction:
                 output[part] = np.asarray(result)[: part.stop - part.start]
             progress.update(part.stop - part.start)
 
-        with tqdm(total=n, desc=self._label, unit="image", leave=False, disable=None) as progress:
+        with tqdm(
+            total=n, desc=self._label, unit="image", leave=False, delay=1, disable=None
+        ) as progress:  # none for the few images of a prediction
             for start in range(0, n, size):
                 part = slice(start, min(start + size, n))
                 index = np.minimum(np.arange(start, start + size), n - 1)
