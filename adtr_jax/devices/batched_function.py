@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 from adtr_jax.devices import hosts
 from adtr_jax.devices.sharding import AXIS, on_cpu, per_device, place, replicated, split, workers
 
+FEW = 64  # images that have no progress bar: predictions are made in such chunks
+
 
 class BatchedFunction:
     """A function of images, compiled once, that is applied batch by batch.
@@ -100,9 +102,8 @@ class BatchedFunction:
                 output[part] = np.asarray(result)[: part.stop - part.start]
             progress.update(part.stop - part.start)
 
-        with tqdm(
-            total=n, desc=self._label, unit="image", leave=False, delay=1, disable=None
-        ) as progress:  # none for the few images of a prediction
+        few = n <= FEW or None  # None: where no one looks at it
+        with tqdm(total=n, desc=self._label, unit="image", leave=False, disable=few) as progress:
             for start in range(0, n, size):
                 part = slice(start, min(start + size, n))
                 index = np.minimum(np.arange(start, start + size), n - 1)
