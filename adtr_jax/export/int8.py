@@ -73,12 +73,17 @@ def _reader(pixels: UInt8[np.ndarray, "n s s 3"]) -> Any:
 
 
 def _delicate(model: Any) -> list[str]:
-    """The names of the convolutions that stay in float32: the first, and the depthwise ones."""
+    """The names of the convolutions that stay in float32.
+
+    They are the first; and those with one input channel a group, which are the depthwise ones and
+    what averages over the score map.
+    """
+    channels = {weights.name: weights.dims[1:2] for weights in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     return [
         node.name
         for i, node in enumerate(convolutions)
-        if i == 0 or any(given.name == "group" and given.i > 1 for given in node.attribute)
+        if i == 0 or channels.get(node.input[1]) == [1]
     ]
 
 
