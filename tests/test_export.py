@@ -10,19 +10,15 @@ import sys
 import zipfile
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import export as jax_export
 from PIL import Image
+from small_detectors import SIDE, SMALL, detector, smallest_networks
 from stripes import ROOT, write_category
 
-from adtr_jax import backbones, detectors
 from adtr_jax.api.fit import fit
 from adtr_jax.api.model import Model, load
-from adtr_jax.backbones.scaling import LAYOUTS, SCALINGS, Layout, Scaling
 from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.commands import export as export_command
 from adtr_jax.config import AdtrSettings, GtransSettings, Plus, Settings
@@ -36,15 +32,6 @@ from benchmarks import exports
 
 onnx = pytest.importorskip("onnx", reason="exports need pip install 'adtr_jax[export]'")
 
-SIDE = 64
-# Networks of the smallest sort, in each family, stand where these would.
-SMALLEST = {
-    "efficientnet-lite0": Scaling(0.25, 0.2, SIDE, lite=True),
-    "efficientnet-b0": Scaling(0.25, 0.2, SIDE, lite=False),
-    "resnet-18": Layout((1, 1, 1, 1), None),
-    "wide-resnet-50-2": Layout((1, 1, 1, 1), 16),
-}
-SMALL = {"width": 32, "heads": 4, "depth": 1, "hidden": 64}
 CASES: dict[str, Settings] = {
     "adtr, lite, as in the paper": AdtrSettings(
         backbone="efficientnet-lite0", layers=(1, 2, 3), image_size=SIDE, **SMALL
@@ -81,32 +68,8 @@ IN_STABLEHLO = ("adtr, lite, as in the paper", "gtrans, resnet, as in the paper"
 
 @pytest.fixture(scope="module", autouse=True)
 def smallest():
-    """The smallest networks in place of the published ones; compiling is what takes the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        for name, sizes in SMALLEST.items():
-            patch.setitem(SCALINGS if isinstance(sizes, Scaling) else LAYOUTS, name, sizes)
+    with smallest_networks():
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def detector(settings: Settings) -> Detector:
-    """With random numbers in place of parameters and statistics; drawn by NumPy in no time."""
-    rng = np.random.default_rng(0)
-
-    def drawn(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        if len(leaf.shape) < 2:
-            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), np.float32)
-        deviation = np.prod(leaf.shape[:-1]) ** -0.5
-        return jnp.asarray(rng.normal(0, deviation, leaf.shape), np.float32)
-
-    backbone = backbones.shapes(settings.backbone)
-    backbone.trim(max(settings.layers))
-    graph, state = nnx.split(backbone)
-    made = detectors.create(nnx.merge(graph, jax.tree.map(drawn, state)), settings)
-    params, rest = (jax.tree.map(drawn, state) for state in (made.params, made.rest))
-    return dataclasses.replace(made, params=params, rest=rest)
 
 
 def plus(adtr: Detector) -> AdtrPlusDetector:

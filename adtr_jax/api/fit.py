@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 
 from adtr_jax import backbones, detectors
 from adtr_jax.api.model import Model
-from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.config import FIT_SETTINGS, PLUS_PRESETS, AdtrSettings, Plus, Settings
 from adtr_jax.data import labelled
@@ -33,9 +32,6 @@ from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
 from adtr_jax.files.atomic import write_atomically
-
-# Of the scale's colours, the share below the threshold of pixels: what is above is bright.
-BELOW_THRESHOLD = 0.6
 
 
 def fit(
@@ -99,7 +95,8 @@ def fit(
         else:
             kept = np.ones(len(good.digests), bool)
             trained, maps, scores = job.cross_fit(folds, settings.seed, folder)
-        model = _calibrated(trained, maps, scores, false_alarms, threshold)
+        plain = Model(trained, None, (0.0, 1.0), false_alarms, threshold)
+        model = plain.calibrated(maps, scores)
         trained_on = [digest for digest, one in zip(good.digests, kept, strict=True) if one]
         about = {
             "trained_on": sorted({*known, *trained_on}),
@@ -221,22 +218,6 @@ def _anomalies(
         raise InputError("known --defects are of ADTR: leave them out, or --method=gtrans")
     folder = None if masks is None else Path(masks).expanduser()
     return Labelled.read(labelled.read_anomalies(Path(defects).expanduser(), folder), settings)
-
-
-def _calibrated(
-    detector: Detector,
-    maps: Float[np.ndarray, "n s s"],
-    scores: Float[np.ndarray, "n"],
-    false_alarms: float,
-    kind: ThresholdKind,
-) -> Model:
-    """The model with its threshold and the scale of its pictures."""
-    peaks = maps.max(axis=(1, 2))
-    calibration = Calibration(scores.astype(np.float64), peaks.astype(np.float64))
-    decision = calibration.decision(false_alarms, kind)
-    low = float(np.quantile(maps, 0.01))
-    span = max(decision.pixel_threshold - low, 1e-6 * max(abs(low), 1.0)) / BELOW_THRESHOLD
-    return Model(detector, calibration, (low, low + span), false_alarms, kind)
 
 
 @contextmanager

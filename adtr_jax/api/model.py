@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from adtr_jax.detectors.detector import Detector
     from adtr_jax.export.proof import Difference
 
+# Of the scale's colours, the share below the threshold of pixels: what is above is bright.
+BELOW_THRESHOLD = 0.6
 CHUNK = 16  # images that are scored at a time, at least
 
 
@@ -116,6 +118,25 @@ class Model:
         _ = changed.decision
         return changed
 
+    def calibrated(
+        self, maps: Float[np.ndarray, "n s s"], scores: Float[np.ndarray, "n"]
+    ) -> "Model":
+        """Returns the model with a threshold and a scale of pictures made anew.
+
+        Args:
+            maps: score maps, by this detector, of good images that were not trained on.
+            scores: their raw image scores.
+
+        Raises:
+            InputError: no images, scores that are not finite, or a false-alarm rate out of range.
+        """
+        peaks = maps.max(axis=(1, 2))
+        calibration = Calibration(scores.astype(np.float64), peaks.astype(np.float64))
+        decision = calibration.decision(self.false_alarms, self.kind)
+        low = float(np.quantile(maps, 0.01))
+        span = max(decision.pixel_threshold - low, 1e-6 * max(abs(low), 1.0)) / BELOW_THRESHOLD
+        return dataclasses.replace(self, calibration=calibration, scale=(low, low + span))
+
     def predict(self, images: Picture | Iterable[Picture]) -> "Prediction | Iterator[Prediction]":
         """Scores one image, or many.
 
@@ -183,13 +204,23 @@ class Model:
             InputError: as `trained`; another name; a library that is not installed; a larger
                 difference. No file is written then.
         """
+        from adtr_jax.export import write
+
+        text = self.metadata(self.trained)
+        return write.write(self.trained, text, Path(path).expanduser())
+
+    def metadata(self, trained: "Detector") -> dict[str, str]:
+        """What an export of the model says about itself.
+
+        Args:
+            trained: the detector whose export it is.
+        """
         from adtr_jax.detectors import model_file
-        from adtr_jax.export import metadata, write
+        from adtr_jax.export import metadata
 
         described = self._described()
-        header = model_file.describe(self.trained, **described)
-        text = metadata.describe(header, described["calibration"], self.decision)
-        return write.write(self.trained, text, Path(path).expanduser())
+        header = model_file.describe(trained, **described)
+        return metadata.describe(header, described["calibration"], self.decision)
 
     def _described(self) -> dict[str, Any]:
         """All of a model's file but the detector."""
