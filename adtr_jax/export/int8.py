@@ -1,9 +1,10 @@
 """int8 by ONNX Runtime's static quantisation.
 
-Weights are int8, of 7 bits and with a scale a channel; activations uint8, with a range that images show. So are
-the products of matrices with weights and the convolutions, but for the first and the depthwise
-ones, whose channels differ too much to share a range: on an EfficientNet-Lite2 they cost 3 points
-of AUROC. What follows the reconstruction, the differences and the score map, stays in float32.
+Weights are int8, of 7 bits and with a scale a channel; activations uint8, with a range that images
+show. So are the products of matrices with weights and the convolutions, but for the first and the
+depthwise ones, whose channels differ too much to share a range: on an EfficientNet-Lite2 they cost
+3 points of AUROC. What follows the reconstruction, the differences and the score map, stays in
+float32.
 """
 
 import logging
