@@ -160,3 +160,11 @@ def test_what_is_no_folder_is_an_error_at_once(tmp_path: Path) -> None:
     for name in ("absent", "a.png"):
         with pytest.raises(InputError, match=rf"{name} is not a folder: give the folder where"):
             watch(tmp_path / name, ())
+
+
+def test_it_ends_where_it_is_stopped(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(png())
+    answers = iter([False, False, True])  # before each poll, and after each image
+    found = list(watch(tmp_path, (), POLL, stopped=lambda: next(answers)))
+    assert found == [tmp_path / "a.png"]

@@ -1,7 +1,8 @@
 """`adtr-jax predict MODEL INPUTS --out=results`."""
 
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -85,7 +86,7 @@ def run(options: Predict) -> int:
         tally = Tally(model, endless=options.watch)
         if options.watch:
             print(f"watching {options.inputs[0]}; Ctrl-C ends it", flush=True)
-            paths = _until_interrupted(watch(Path(options.inputs[0]), results.done))
+            paths = _until_interrupted(Path(options.inputs[0]), results.done)
         pending = (path for path in paths if str(path) not in results.done)
         kept = len(results.done)
         for found in _bar(_predictions(model, pending, one_by_one=options.watch)):
@@ -207,12 +208,22 @@ def _pictures(found: "Prediction") -> "tuple[Image.Image, Preview]":
     return found.overlay(), preview
 
 
-def _until_interrupted(paths: Iterable[Path]) -> Iterator[Path]:
-    """Ctrl-C is how watching ends."""
+def _until_interrupted(folder: Path, done: Container[str]) -> Iterator[Path]:
+    """What arrives, until Ctrl-C, after which the image in hand is finished; a second ends at once.
+
+    By a flag: the exception of an interrupt is lost where the interpreter is in a callback.
+    """
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
     try:
-        yield from paths
-    except KeyboardInterrupt:
-        return
+        yield from watch(folder, done, stopped=lambda: bool(stopped))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _bar(found: "Iterator[Prediction]") -> "Iterator[Prediction]":

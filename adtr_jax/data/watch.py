@@ -5,7 +5,7 @@ By plain polling, which works on network drives too, where the system reports no
 
 import stat
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +25,13 @@ class _State(NamedTuple):
     unchanged: int
 
 
-def watch(folder: Path, done: Container[str], poll: float = 1.0) -> Iterator[Path]:
-    """Wait for images in a folder and in those below it, for ever.
+def watch(
+    folder: Path,
+    done: Container[str],
+    poll: float = 1.0,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
+    """Wait for images in a folder and in those below it, until it is stopped.
 
     A file is given once it has not changed between two polls and can be decoded to its end, or
     else once it has not changed for ten polls: whoever decodes it then will see what is wrong.
@@ -37,19 +42,22 @@ def watch(folder: Path, done: Container[str], poll: float = 1.0) -> Iterator[Pat
         folder: Where to look, as `images_below` does; images that are there already count.
         done: Paths as text that are never given; it may grow meanwhile.
         poll: Seconds between two polls.
+        stopped: Asked before every poll and every image; the iterator ends where it is True.
 
     Raises:
         InputError: at once, if there is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder where images arrive")
-    return _watch(folder, done, poll)
+    return _watch(folder, done, poll, stopped)
 
 
-def _watch(folder: Path, done: Container[str], poll: float) -> Iterator[Path]:
+def _watch(
+    folder: Path, done: Container[str], poll: float, stopped: Callable[[], bool]
+) -> Iterator[Path]:
     given: set[str] = set()
     waiting: dict[Path, _State] = {}
-    while True:
+    while not stopped():
         new = (p for p in images_below(folder) if str(p) not in given and str(p) not in done)
         before, waiting = waiting, {}
         for path in new:
@@ -59,6 +67,8 @@ def _watch(folder: Path, done: Container[str], poll: float) -> Iterator[Path]:
             if state.unchanged >= _PATIENCE or (state.unchanged and _is_image(path)):
                 given.add(str(path))
                 yield path
+                if stopped():
+                    return
             else:
                 waiting[path] = state
         time.sleep(poll)
