@@ -70,7 +70,9 @@ class Checkpoints:
     def save(self, epoch: int, state: Any) -> None:
         """Saves a pytree of arrays as the checkpoint of `epoch`."""
         if self._manager and epoch not in self._manager.all_steps():
-            self._manager.save(epoch, args=ocp.args.StandardSave(hosts.local(state)))
+            # Forced: otherwise Orbax, until 0.11, asks a service of several processes that is off.
+            args = ocp.args.StandardSave(hosts.local(state))
+            self._manager.save(epoch, args=args, force=True)
 
     def _restored(self, manager: ocp.CheckpointManager, epoch: int, like: Any) -> Any:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
