@@ -15,6 +15,14 @@ from adtr_jax.errors import InputError
 KEEP = 3  # the last few, in case the newest is damaged
 
 
+class _Manager(ocp.CheckpointManager):
+    """Does not ask JAX's preemption service, which `hosts` turns off; Orbax 0.11 would fail."""
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpoints:
     """The numbered checkpoints of one run, each written to a temporary folder and then renamed.
 
@@ -35,7 +43,7 @@ class Checkpoints:
                 multiprocessing_options=_alone(),
             )
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = _Manager(self.directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -70,9 +78,7 @@ class Checkpoints:
     def save(self, epoch: int, state: Any) -> None:
         """Saves a pytree of arrays as the checkpoint of `epoch`."""
         if self._manager and epoch not in self._manager.all_steps():
-            # Forced: otherwise Orbax, until 0.11, asks a service of several processes that is off.
-            args = ocp.args.StandardSave(hosts.local(state))
-            self._manager.save(epoch, args=args, force=True)
+            self._manager.save(epoch, args=ocp.args.StandardSave(hosts.local(state)))
 
     def _restored(self, manager: ocp.CheckpointManager, epoch: int, like: Any) -> Any:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
