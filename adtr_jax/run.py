@@ -19,7 +19,7 @@ from adtr_jax import backbones, detectors
 from adtr_jax.calibration.decision import Decision
 from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
 from adtr_jax.data.anomalies import Anomalies
-from adtr_jax.data.images import load_images, load_masks
+from adtr_jax.data.images import digest, load_images, load_masks
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.detectors import model_file
 from adtr_jax.detectors.adtr import AdtrDetector
@@ -94,7 +94,7 @@ class Task(Generic[S]):
         if file.exists():  # `pixels` has no weights
             run["backbone_weights"] = sha256(file.read_bytes()).hexdigest()
         run["training images"] = {
-            sample.name.removeprefix("train/good/"): sha256(pixels.tobytes()).hexdigest()[:16]
+            sample.name.removeprefix("train/good/"): digest(pixels)
             for sample, pixels in zip(self.category.train, self.images, strict=True)
         }
         return run

@@ -20,7 +20,7 @@ from adtr_jax.command_line import guarded, parse
 from adtr_jax.devices.sharding import compiler_options, device_mesh
 from adtr_jax.nn import attention, convolution, layers
 from benchmarks import machine
-from benchmarks.rows import markdown
+from benchmarks.rows import show
 from benchmarks.timing import Way, interleaved
 
 PROG = "python -m benchmarks.cpu_forms"
@@ -125,11 +125,8 @@ def run(command: CpuForms) -> int:
     """Measures and prints the table; returns the exit status."""
     words = " ".join([PROG, *sys.argv[1:]])
     print(f"`{words}`: {machine.describe()}\n")
-    rows = []
-    for row in measure(command):
-        rows.append(row)
-        print(" | ".join(row), flush=True)
-    print(f"\n{markdown(HEADER, rows)}", end="")
+    table = show(HEADER, measure(command))
+    print(f"\n{table}", end="")
     return 0
 
 

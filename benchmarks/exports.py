@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +26,7 @@ from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import ADTR_PRESETS, FIT_SETTINGS, AdtrSettings, Settings
 from adtr_jax.export import proof
 from benchmarks import machine
-from benchmarks.rows import markdown
+from benchmarks.rows import show
 from benchmarks.timing import Way, interleaved
 
 PROG = "python -m benchmarks.exports"
@@ -92,12 +93,9 @@ def run(command: Exports) -> int:
     from adtr_jax.devices.sharding import one_device_a_core
 
     one_device_a_core()
-    rows = []
-    for settings in (QUICK,) if command.quick else SETTINGS:
-        for row in measure(settings, 1 if command.quick else command.repeats):
-            rows.append(row)
-            print(" | ".join(row), flush=True)
-    print(f"\n`{PROG}`: {machine.describe()}\n\n{markdown(HEADER, rows)}", end="")
+    models, repeats = ((QUICK,), 1) if command.quick else (SETTINGS, command.repeats)
+    table = show(HEADER, chain.from_iterable(measure(settings, repeats) for settings in models))
+    print(f"\n`{PROG}`: {machine.describe()}\n\n{table}", end="")
     return 0
 
 

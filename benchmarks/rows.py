@@ -1,6 +1,6 @@
 """A comparison, and the table of all comparisons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 HEADER = ("what", "JAX", "PyTorch eager", "PyTorch compiled", "ratio", "target")
@@ -47,6 +47,15 @@ class Row:
 
     def _number(self, value: float) -> str:
         return f"{value:.0f} MiB" if self.unit == "MiB" else f"{value:.3g} {self.unit}"
+
+
+def show(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Prints each row as it comes; returns the table of all."""
+    kept = []
+    for row in rows:
+        kept.append(row)
+        print(" | ".join(row), flush=True)
+    return markdown(header, kept)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -9,8 +9,6 @@ from experiments.options import Options
 if TYPE_CHECKING:  # JAX is imported only after the command line is validated
     from adtr_jax.data.samples import Category
 
-HELD_OUT = 0.2  # of the training images, for the threshold
-
 
 def run(category: "Category", options: Options) -> None:
     """Trains, calibrates on held-out training images, and predicts the test images if any.
@@ -37,7 +35,7 @@ def run(category: "Category", options: Options) -> None:
 
     directory = options.out / category.name
     task = Task.read(category, options.settings, options.devices)
-    claim = task.fingerprint(options.weights) | {"held_out": HELD_OUT}
+    claim = task.fingerprint(options.weights)
     run_folder.claim(directory, claim, retrain=options.retrain)
     file = directory / run_folder.MODEL
     if not file.exists():
@@ -45,7 +43,6 @@ def run(category: "Category", options: Options) -> None:
             [sample.image for sample in category.train if isinstance(sample.image, Path)],
             options.settings,
             out=file,
-            calibration=HELD_OUT,
             weights=options.weights,
             devices=options.devices,
             say=print,

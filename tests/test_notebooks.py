@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, as in Colab, with few steps of training."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -78,4 +79,4 @@ def test_outputs_are_kept_but_no_pictures_that_are_not_ours(path):
             assert ours or not cell.outputs
             assert cell.execution_count or not ours
     assert path.stat().st_size < 3_000_000
-    assert not any(folder in text_of(notebook) for folder in ("/tmp/", "/home/", "/work/"))
+    assert not re.search(r"(^|[\s'\"])/\w+/", text_of(notebook))  # a folder of one's machine

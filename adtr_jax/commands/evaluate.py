@@ -10,9 +10,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.command_line import parse
-from adtr_jax.commands.card import card_of
+from adtr_jax.commands.model_options import ModelOptions
 from adtr_jax.errors import InputError
 from adtr_jax.files.atomic import write_atomically
 
@@ -20,11 +19,9 @@ PROG = "adtr-jax evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(ModelOptions):
     """Measure how many good images a model rejects, and how many defects it misses."""
 
-    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """A model's file, an export, or the folder of an experiment's run."""
     good: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """A folder of good images that the model was not trained on."""
     defects: Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -33,14 +30,8 @@ class Evaluate:
     """Masks of the defects, by the images' names: the pixels are measured, too."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation")
     """Gets metrics.json, scores.csv, pictures and report.html."""
-    false_alarms: float | None = None
-    """The share of good images that may be called anomalous. Default: the model's."""
-    threshold: ThresholdKind | None = None
-    """conformal or estimated; default: the model's."""
     report: bool = True
     """Write report.html, to be opened in a browser."""
-    weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder of converted backbone weights, for an experiment's run."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -51,10 +42,7 @@ def main(words: Sequence[str]) -> int:
 
 def run(options: Evaluate) -> dict[str, float]:
     """Measures, prints, and writes the results; returns the metrics."""
-    from adtr_jax.devices.sharding import one_device_a_core
-
-    one_device_a_core()
-    from adtr_jax.api.model import load
+    model = options.load()
     from adtr_jax.data import labelled
     from adtr_jax.data.good_images import files
     from adtr_jax.data.samples import GOOD, Category, Sample
@@ -62,10 +50,6 @@ def run(options: Evaluate) -> dict[str, float]:
     from adtr_jax.html_report import page
     from adtr_jax.run import Task, measured, write_results
 
-    model = load(options.model, options.weights)
-    if options.false_alarms is not None or options.threshold is not None:
-        rate = model.false_alarms if options.false_alarms is None else options.false_alarms
-        model = model.with_false_alarms(rate, options.threshold)
     good = [Sample(f"{GOOD}/{path.name}", path, GOOD) for path in files(options.good)]
     defects = labelled.read_anomalies(options.defects, options.masks)
     without = [sample for sample in defects if sample.mask is None]
@@ -82,7 +66,7 @@ def run(options: Evaluate) -> dict[str, float]:
     timings = {"reading": read - begun, "scoring": time.perf_counter() - read}
     values = measured(task, maps, scores)
     decision = model.decision
-    card = card_of(model, options.model)
+    card = options.card(model)
     write_results(task, options.out, maps, scores, values, card=card, decision=decision)
     write_atomically(options.out / "timings.json", json.dumps(timings, indent=2) + "\n")
     print(report.table({category.name: values}, what="model"))

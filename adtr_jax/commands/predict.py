@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.calibration.drift import Drift
 from adtr_jax.command_line import parse
-from adtr_jax.commands.card import card_of
+from adtr_jax.commands.model_options import ModelOptions
 from adtr_jax.data.inputs import Decoded, decoded, expand
 from adtr_jax.data.watch import watch
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation.preview import Preview
 from adtr_jax.evaluation.results import PredictionRow, Results
-from adtr_jax.export import format_of
 from adtr_jax.files import results_folder
 
 if TYPE_CHECKING:
@@ -32,11 +30,9 @@ WINDOW = 400  # the latest images, in which drift is looked for while watching
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(ModelOptions):
     """Score images: a row each in predictions.csv, and a picture of what was found."""
 
-    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """A model's file, an export (.onnx needs no JAX), or the folder of an experiment's run."""
     inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUT")]
     """Images and folders of images; - reads a list of them from standard input."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("results")
@@ -44,16 +40,10 @@ class Predict:
     adtr-jax report). The same command goes on where it was stopped."""
     watch: bool = False
     """Score what arrives in the one folder given, until Ctrl-C."""
-    false_alarms: float | None = None
-    """The share of good images that may be called anomalous. Default: the model's."""
-    threshold: ThresholdKind | None = None
-    """conformal or estimated; default: the model's."""
     overlays: bool = True
     """Write a picture of every image."""
     fail_on: Literal["anomalous"] | None = None
     """For scripts: end with status 1 if there was an anomalous image."""
-    weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder of converted backbone weights, for an experiment's run."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -82,7 +72,7 @@ def run(options: Predict) -> int:
     model = _model(options)
     with Results(options.out, _run(model)) as results:
         if not (options.out / results_folder.CARD).exists():  # else the run goes on
-            card_of(model, options.model).write(options.out)
+            options.card(model).write(options.out)
         tally = Tally(model, endless=options.watch)
         if options.watch:
             print(f"watching {options.inputs[0]}; Ctrl-C ends it", flush=True)
@@ -164,16 +154,7 @@ def _warn(text: str) -> None:
 
 
 def _model(options: Predict) -> "Model":
-    if format_of(options.model) != "onnx":
-        from adtr_jax.devices.sharding import one_device_a_core
-
-        one_device_a_core()
-    from adtr_jax.api.model import load
-
-    model = load(options.model, options.weights)
-    if options.false_alarms is not None or options.threshold is not None:
-        rate = model.false_alarms if options.false_alarms is None else options.false_alarms
-        model = model.with_false_alarms(rate, options.threshold)
+    model = options.load()
     if model.decision is None:
         print(
             "the model is not calibrated: there are raw scores and no verdicts; adtr-jax fit makes "

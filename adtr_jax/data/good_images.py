@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from adtr_jax.data.images import digest
 from adtr_jax.data.inputs import Picture, decoded, images_below
 from adtr_jax.data.samples import GOOD
 from adtr_jax.errors import InputError
@@ -50,7 +51,7 @@ class GoodImages:
             if image.pixels is None or image.image is None:
                 raise InputError(f"{image.error}")
             sizes[image.image.size] += 1
-            found.setdefault(hashlib.sha256(image.pixels.tobytes()).hexdigest()[:16], image.pixels)
+            found.setdefault(digest(image.pixels), image.pixels)
         if not found:
             raise InputError("there are no good images to train on: give a folder of them")
         known = tuple(size for size, _ in sizes.most_common())

@@ -4,6 +4,7 @@ Loading is also the check: files are decoded nowhere else, so loading training i
 and masks before training ensures that every file is sound.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -98,6 +99,11 @@ def resized(image: Image.Image, size: int, crop: float) -> UInt8[np.ndarray, "{s
         Values 0 to 255.
     """
     return np.asarray(_centre(image, size, crop, Image.Resampling.BILINEAR).convert("RGB"))
+
+
+def digest(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
+    """Names an image by what a model sees of it: 16 hexadecimal digits."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
 
 
 def centre_crop(size: int, crop: float) -> tuple[int, int]:
