@@ -12,6 +12,8 @@ from adtr_jax.errors import InputError, unknown
 Method = Literal["adtr", "gtrans"]
 ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
 ImageScore = Literal["pooled_max", "max", "mean", "top"]
+TokenScore = Literal["difference", "relative"]
+Optimiser = Literal["adamw", "adam", "muon"]
 Structure = Literal["none", "encoder", "decoder"]
 QueryFrom = Literal["agn", "trans"]
 Coefficient = Literal["half", "mse", "cos", "alpha"]
@@ -42,8 +44,9 @@ class Settings:
     """Fewer epochs where they would take more steps than this, rounded up to a whole epoch."""
     batch_size: int
     """Images a step, over all devices."""
-    optimiser: Literal["adamw", "adam"]
-    """What `weight_decay` is: adamw shrinks the weights, adam adds it to the gradient."""
+    optimiser: Optimiser
+    """adamw: `weight_decay` shrinks the weights. adam: it is added to the gradient. muon: matrices
+    move by orthogonalised momentum, a third as many steps; all else as with adamw."""
     learning_rate: float
     """The optimiser's, at first; then as `schedule` says."""
     schedule: Literal["step", "exponential", "cosine"]
@@ -104,7 +107,7 @@ class AdtrSettings(Settings):
     crop: float = 1.0
     epochs: int = 500
     batch_size: int = 16
-    optimiser: Literal["adamw", "adam"] = "adamw"
+    optimiser: Optimiser = "adamw"
     learning_rate: float = 1e-4
     schedule: Literal["step", "exponential", "cosine"] = "step"
     image_score: ImageScore = "pooled_max"
@@ -120,6 +123,9 @@ class AdtrSettings(Settings):
     """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
     standardise: bool = False
     """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
+    token_score: TokenScore = "difference"
+    """difference: the norm of f - f_hat, the paper's. relative: in proportion to the features, then
+    in standard deviations from its mean over the training images at the same position."""
     token_stride: int = 16
     """Pixels a token: the feature maps are image_size / token_stride on a side. 512 px at 16 are
     32 x 32 tokens (Appendix A)."""
@@ -138,6 +144,8 @@ class AdtrSettings(Settings):
                 f"--image_size={self.image_size} must be a multiple of "
                 f"--token_stride={self.token_stride}"
             )
+        if self.token_score == "relative" and not self.standardise:
+            raise InputError("--token_score=relative is of standardised features: --standardise")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
         for name in ("width", "heads", "depth", "hidden"):
@@ -162,7 +170,7 @@ class GtransSettings(Settings):
     crop: float = 0.875
     epochs: int = 300
     batch_size: int = 32
-    optimiser: Literal["adamw", "adam"] = "adam"
+    optimiser: Optimiser = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["step", "exponential", "cosine"] = "exponential"
     image_score: ImageScore = "max"
@@ -256,11 +264,13 @@ ADTR_PRESETS: Mapping[Preset, AdtrSettings] = {
         standardise=True,
         image_size=160,
         epochs=150,
-        max_steps=450,
-        learning_rate=5e-4,
+        max_steps=300,
+        optimiser="muon",
+        learning_rate=0.02,
         schedule="cosine",
         dropout=0.0,
         aligned=True,
+        token_score="relative",
         placement="centres",
         image_score="top",
     ),

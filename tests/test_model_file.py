@@ -77,6 +77,13 @@ def test_it_is_loaded_by_its_own_header(detector, file, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_a_setting_that_an_older_file_lacks_has_its_default():
+    header = model_file.Header(settings=SETTINGS, backbone_sha256="00")
+    fields = json.loads(header.to_json())
+    del fields["settings"]["token_score"]
+    assert model_file.Header.of_json(json.dumps(fields)).settings.token_score == "difference"
+
+
 def test_settings_of_both_methods_survive_the_header():
     for settings in (AdtrSettings(max_steps=7), GtransSettings(held_out=0.0, seed=3)):
         header = model_file.Header(settings=settings, backbone_sha256="00")
@@ -116,7 +123,7 @@ def test_other_weights_of_the_backbone_are_refused(file, tmp_path):
         (lambda header: header.pop("method") and None, "has a damaged header ('method')"),
         (lambda header: header.update(method="svm"), "has a damaged header ('svm')"),
         (lambda header: header.update(more=1), "has a damaged header ("),
-        (lambda header: header["settings"].pop("depth") and None, "too few: ['depth']"),
+        (lambda header: header["settings"].pop("layers") and None, "has a damaged header ('layers"),
         (lambda header: header["settings"].update(depth="4"), "str is not an instance of int"),
         (lambda header: header["settings"].update(dtype="int8"), "is not any of "),
         (lambda header: header["settings"].update(layers=[5, 1]), "--layers 5 1 must be numbers"),

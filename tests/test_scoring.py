@@ -33,6 +33,16 @@ def test_score_map_is_the_norm_of_the_difference():
     assert placed[:, 3::16, 3::16] == pytest.approx(expected, rel=1e-5)
 
 
+def test_relative_scores_are_in_proportion_to_the_features():
+    f, f_hat = _pair((2, 4, 4, 6))
+    wide = np.asarray(f, float)
+    difference = np.linalg.norm(wide - np.asarray(f_hat), axis=-1)
+    expected = difference / np.sqrt((wide**2).sum(-1) + 6)
+    assert np.asarray(scoring.relative_scores(f, f_hat)) == pytest.approx(expected, rel=1e-5)
+    nothing = scoring.relative_scores(jnp.zeros((1, 1, 1, 6)), jnp.ones((1, 1, 1, 6)))
+    assert float(nothing[0, 0, 0]) == pytest.approx(1)  # not infinite
+
+
 @pytest.mark.parametrize(("size", "window"), [(256, 16), (128, 8), (32, 2), (512, 32)])
 def test_image_score_pools_with_a_window_that_scales(size, window):
     maps = np.random.default_rng(0).random((2, size, size)).astype(np.float32)

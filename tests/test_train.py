@@ -236,6 +236,44 @@ def test_adam_is_pytorchs_with_the_weight_decay_in_the_gradient():
     assert np.asarray(ours) == pytest.approx(theirs.detach().numpy(), rel=1e-5)
 
 
+def test_muon_moves_matrices_by_orthogonal_steps_and_all_else_by_adamw():
+    """Newton and Schulz's five iterations bring singular values near 1, not to it."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    rng = np.random.default_rng(0)
+    shapes = {
+        "dense": {"kernel": (8, 12), "bias": (12,)},
+        "convolution": {"kernel": (3, 3, 4, 8)},
+        "depthwise": {"kernel": (3, 3, 1, 8)},
+        "query": (4, 8),
+    }
+    params = jax.tree.map(
+        lambda shape: nnx.Param(jnp.asarray(rng.normal(size=shape), jnp.float32)),
+        shapes,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+    params, gradients = nnx.State(params), jax.tree.map(jnp.sin, nnx.State(params))
+    settings = AdtrSettings(optimiser="muon", weight_decay=0.1)
+    optimiser = train.make_optimiser(settings, lambda step: 0.5)
+    updates, _ = optimiser.update(gradients, optimiser.init(params), params)
+    for name in ("dense", "convolution"):
+        decay = 0.1 * params[name]["kernel"][...]
+        step = np.asarray(updates[name]["kernel"][...] / -0.5 - decay)
+        wide = step.shape[-1] / np.prod(step.shape[:-1])
+        matrix = step.reshape(-1, step.shape[-1]) / max(1, wide) ** 0.5
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert values.min() > 0.6 and values.max() < 1.3, name
+    adamw = optax.nadamw(0.5, weight_decay=0.1)
+    expected, _ = adamw.update(gradients, adamw.init(params), params)
+    for path in (("dense", "bias"), ("depthwise", "kernel"), ("query",)):
+        ours, theirs = updates, expected
+        for key in path:
+            ours, theirs = ours[key], theirs[key]
+        assert np.asarray(ours[...]) == pytest.approx(np.asarray(theirs[...]), rel=1e-5), path
+
+
 def test_held_out_loss_is_the_mean_of_every_image():
     """Five images in batches of three: the last batch is filled up, which must not count."""
     import jax.numpy as jnp

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -15,7 +16,7 @@ from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors import extraction, features
 from adtr_jax.detectors.cache_key import cache_key
 from adtr_jax.detectors.detector import Detector, Images
-from adtr_jax.detectors.scoring import score_map, token_scores
+from adtr_jax.detectors.scoring import relative_scores, score_map, token_scores
 from adtr_jax.detectors.standardisation import Standardisation
 from adtr_jax.detectors.token_positions import token_positions
 from adtr_jax.devices import hosts
@@ -30,16 +31,30 @@ Features = Float[np.ndarray, "n h w c"]
 
 @dataclass(frozen=True, eq=False)
 class AdtrDetector(Detector):
-    """F -> f_hat. Its `rest` is a `Standardisation` of the features."""
+    """F -> f_hat.
+
+    Its `rest` is a `Standardisation` of the features; in it, for relative scores, another one of
+    these: `scores`.
+    """
 
     settings: AdtrSettings
 
     @classmethod
     def create(cls, backbone: Backbone, settings: AdtrSettings) -> "AdtrDetector":
-        """See `Detector`; the standardisation changes nothing until it is fitted."""
+        """See `Detector`; the standardisations change nothing until they are fitted."""
         made = super().create(backbone, settings)
         blank = Standardisation.unit(features.channels(backbone, settings.layers))
-        return dataclasses.replace(made, rest=blank.state())
+        return dataclasses.replace(made, rest=made._standardisations(blank))
+
+    def _standardisations(
+        self, features: Standardisation, scores: Standardisation | None = None
+    ) -> nnx.State:
+        """Returns the `rest` of these."""
+        rest = features.state()
+        if self.settings.token_score == "relative":
+            h, w, _ = self._shape
+            rest["scores"] = (scores or Standardisation.unit(h, w)).state()
+        return rest
 
     @staticmethod
     def model(backbone: Backbone, settings: AdtrSettings, rngs: nnx.Rngs) -> nnx.Module:
@@ -60,7 +75,30 @@ class AdtrDetector(Detector):
         data = TrainingData(shard, len(images))
         if not self.settings.standardise:
             return self, data
-        return dataclasses.replace(self, rest=Standardisation.fit(shard).state()), data
+        rest = self._standardisations(Standardisation.fit(shard))
+        return dataclasses.replace(self, rest=rest), data
+
+    def calibrated(self, data: TrainingData, mesh: Mesh) -> "AdtrDetector":
+        """Fits the standardisation of relative scores to the normal training images."""
+        if self.settings.token_score != "relative":
+            return self
+
+        def function(state: tuple[Params, Rest], f: Array) -> tuple[Array]:
+            params, rest = state
+            f = self.standardised(rest, f)
+            return (relative_scores(f, self.reconstruct(params, f)),)
+
+        state = self.params, self.rest
+        size = extraction.images_at_once(self.settings, mesh)
+        batches = BatchedFunction(function, state, mesh, size=size, label="calibration")
+        f, *_ = jax.tree.leaves(data.examples.arrays)  # anomalies, if any, follow the normal ones
+        normal = max(0, min(len(f), data.normal - hosts.share(data.examples.total).start))
+        scores = np.zeros(f.shape[:3], np.float32)
+        batches.compute_own(f[:normal], [scores[:normal]])
+        scores = hosts.gather(scores, data.examples.total)[: data.normal]
+        fitted = Standardisation.of_scores(scores)
+        rest = self._standardisations(Standardisation.of_state(self.rest), fitted)
+        return dataclasses.replace(self, rest=rest)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -83,7 +121,12 @@ class AdtrDetector(Detector):
         """Eqs. 2 and 3; see `Detector`."""
         settings = self.settings
         f = self.standardised(rest, features.extract(backbone, pixels, settings))
-        tokens = token_scores(f, self.reconstruct(params, f))
+        f_hat = self.reconstruct(params, f)
+        if settings.token_score == "relative":
+            standardise = Standardisation.of_state(rest["scores"])
+            tokens = standardise(relative_scores(f, f_hat))
+        else:
+            tokens = token_scores(f, f_hat)
         centres = settings.placement == "centres"
         positions = token_positions(backbone, settings) if centres else None
         return tokens, score_map(tokens, settings.image_size, positions)

@@ -92,8 +92,13 @@ def header_in(metadata: Mapping[str, str], path: Path, remedy: str) -> Header:
 
 
 def _of_json(kind: type[Settings], values: dict[str, Any]) -> Settings:
-    """The settings in a header."""
-    return _checked(kind, values | {"layers": tuple(values["layers"])})  # JSON has lists alone
+    """The settings in a header.
+
+    One that the file's version did not have yet has its default, which changes nothing.
+    """
+    fields = dataclasses.fields(kind)
+    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return _checked(kind, defaults | values | {"layers": tuple(values["layers"])})  # a JSON list
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

@@ -15,6 +15,17 @@ def token_scores(
     return jnp.linalg.norm(f - f_hat, axis=-1)
 
 
+def relative_scores(
+    f: Float[Array, "b h w c"], f_hat: Float[Array, "b h w c"]
+) -> Float[Array, "b h w"]:
+    """|| f(:, u) - f_hat(:, u) ||_2 in proportion to the features, at every position u.
+
+    Large features are reconstructed with large differences. c, the mean squared norm of
+    standardised features, keeps the proportion small where the features are.
+    """
+    return token_scores(f, f_hat) / jnp.sqrt(jnp.sum(jnp.square(f), axis=-1) + f.shape[-1])
+
+
 def score_map(
     tokens: Float[Array, "b h w"], size: int, pixels: tuple[float, float] | None = None
 ) -> Float[Array, "b s s"]:

@@ -1,7 +1,8 @@
-"""Features with mean 0 and standard deviation 1 in every channel.
+"""Features with mean 0 and standard deviation 1 in every channel, and scores at every position.
 
 A backbone's channels differ in spread by more than a factor of ten, so that a few of them would
-dominate the loss and the scores.
+dominate the loss and the scores. And some positions are never reconstructed as well as others: an
+edge that is now here, now there.
 """
 
 from typing import NamedTuple, TypeVar, cast
@@ -14,19 +15,22 @@ from jaxtyping import Array, Float
 from adtr_jax.devices import hosts
 from adtr_jax.devices.loader import Shard
 
-Features = TypeVar("Features", Float[Array, "... c"], Float[np.ndarray, "... c"])
+Values = TypeVar("Values", Float[Array, "..."], Float[np.ndarray, "..."])
 
 
 class Standardisation(NamedTuple):
-    """Mean and standard deviation of every feature channel over the normal training images."""
+    """Mean and standard deviation over the normal training images.
 
-    mean: Float[Array | np.ndarray, "c"]
-    std: Float[Array | np.ndarray, "c"]
+    Of every feature channel `[c]`, or of the token scores at every position `[h w]`.
+    """
+
+    mean: Float[Array | np.ndarray, "*of"]
+    std: Float[Array | np.ndarray, "*of"]
 
     @classmethod
-    def unit(cls, channels: int) -> "Standardisation":
+    def unit(cls, *shape: int) -> "Standardisation":
         """Mean 0 and standard deviation 1, which change nothing."""
-        return cls(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+        return cls(np.zeros(shape, np.float32), np.ones(shape, np.float32))
 
     @classmethod
     def fit(cls, features: Shard) -> "Standardisation":
@@ -47,6 +51,17 @@ class Standardisation(NamedTuple):
         return cls(mean.astype(np.float32), std.astype(np.float32))
 
     @classmethod
+    def of_scores(cls, scores: Float[np.ndarray, "n h w"]) -> "Standardisation":
+        """Takes both from the token scores of the training images.
+
+        A tenth of the spread over all positions is added to each one's own: where the images hardly
+        differ, the smallest change would count as the largest anomaly.
+        """
+        wide = scores.astype(np.float64)
+        std = wide.std(axis=0) + 0.1 * wide.std()
+        return cls(wide.mean(axis=0).astype(np.float32), std.astype(np.float32))
+
+    @classmethod
     def of_state(cls, state: nnx.State) -> "Standardisation":
         """Reads it from a model's state, as `state` wrote it."""
         return cls(*(cast(Array, state[name][...]) for name in cls._fields))
@@ -55,6 +70,6 @@ class Standardisation(NamedTuple):
         """Returns it as a Flax state, which is saved beside a model's parameters."""
         return nnx.State({k: nnx.BatchStat(jnp.asarray(v)) for k, v in self._asdict().items()})
 
-    def __call__(self, features: Features) -> Features:
-        """Standardises features."""
-        return (features - self.mean) / self.std
+    def __call__(self, values: Values) -> Values:
+        """Standardises features `[... c]`, or token scores `[... h w]`."""
+        return (values - self.mean) / self.std

@@ -1,5 +1,6 @@
 """Runs ONNX, by ONNX Runtime, on the CPU. Imports no JAX."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def open_file(path: Path) -> tuple[dict[str, str], Run]:
     """Opens an export: its metadata, and the function pixels `[b s s 3]` -> score maps, scores.
 
+    It computes with `OMP_NUM_THREADS` threads, which Ray and others that run several processes on a
+    machine set; on all cores where nobody says.
+
     Raises:
         InputError: ONNX Runtime is not installed, or cannot read the file.
     """
@@ -22,8 +26,13 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
         raise InputError(
             f"{path} needs onnxruntime: install it with pip install 'adtr_jax[onnx]'"
         ) from None
+    options = onnxruntime.SessionOptions()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # its exceptions have no type of their own in common
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} cannot be read by onnxruntime: {reason}") from None

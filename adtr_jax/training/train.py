@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt32
+from optax.contrib import MuonDimensionNumbers, muon
 
 from adtr_jax.config import Settings
 from adtr_jax.devices import hosts
@@ -94,10 +95,38 @@ def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule
 
 
 def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Returns AdamW, or Adam with the weight decay added to the gradient, as in PyTorch's Adam."""
+    """Returns AdamW, Muon, or Adam with the weight decay added to the gradient, as in PyTorch's.
+
+    Muon (Jordan et al. 2024) is for the kernels of dense layers and convolutions; embeddings,
+    biases and normalisations, which are no linear maps, are AdamW's.
+    """
+    decay = settings.weight_decay
     if settings.optimiser == "adamw":
-        return optax.adamw(schedule, weight_decay=settings.weight_decay)
-    return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.adam(schedule))
+        return optax.adamw(schedule, weight_decay=decay)
+    if settings.optimiser == "adam":
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule))
+    return muon(
+        schedule,
+        weight_decay=decay,
+        adam_weight_decay=decay,
+        muon_weight_dimension_numbers=_matrices,
+    )
+
+
+def _matrices(params: Params) -> Any:
+    """Returns which axes of a kernel are inputs and outputs of a matrix; None: it is none.
+
+    A depthwise convolution, with one input a channel, has no matrix.
+    """
+
+    def axes(path: tuple, leaf: Array) -> MuonDimensionNumbers | None:
+        *inputs, _ = range(leaf.ndim)
+        named = any(getattr(key, "key", None) == "kernel" for key in path)
+        if not named or leaf.ndim < 2 or leaf.shape[-2] == 1:
+            return None
+        return MuonDimensionNumbers(reduction_axis=tuple(inputs), output_axis=leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def compile_steps(
