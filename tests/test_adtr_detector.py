@@ -41,7 +41,7 @@ def tokens(detector, images):
 
 
 def test_scores_are_standard_deviations_from_the_training_images_mean(adtr):
-    f = adtr.features(IMAGES, device_mesh(1))
+    f = jnp.asarray(adtr.features(IMAGES, device_mesh(1)))
     raw = np.asarray(relative_scores(f, adtr.reconstruct(adtr.params, f)), float)
     scores = tokens(adtr, IMAGES)
     assert scores == pytest.approx((raw - raw.mean(0)) / (raw.std(0) + 0.1 * raw.std()), abs=1e-3)
