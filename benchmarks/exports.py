@@ -17,15 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from flax import nnx
 from PIL import Image
 
-from adtr_jax import backbones, detectors
-from adtr_jax.api.model import Model, load
+from adtr_jax.api.model import load
 from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import ADTR_PRESETS, FIT_SETTINGS, AdtrSettings, Settings
 from adtr_jax.export import proof
 from benchmarks import machine
+from benchmarks.jax_pipeline import random_model
 from benchmarks.rows import show
 from benchmarks.timing import Way, interleaved
 
@@ -50,9 +49,7 @@ class Exports:
 
 def measure(settings: Settings, repeats: int) -> Iterator[tuple[str, ...]]:
     """Yields a row for each way to run a model of these settings, with random weights."""
-    backbone = nnx.jit(lambda: backbones.create(settings.backbone, rngs=nnx.Rngs(0)))()
-    backbone.trim(max(settings.layers))
-    model = Model(detectors.create(backbone, settings).initialised(), None, (0.0, 1.0))
+    model = random_model(settings)
     size = settings.image_size
     with TemporaryDirectory() as name:
         files = {way: Path(name) / file for way, file in FILES.items()}

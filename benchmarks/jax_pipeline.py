@@ -12,8 +12,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from adtr_jax import backbones, detectors
+from adtr_jax.api.model import Model
 from adtr_jax.backbones.backbone import Backbone
-from adtr_jax.config import AdtrSettings
+from adtr_jax.config import AdtrSettings, Settings
 from adtr_jax.data.images import load_images
 from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.detectors import extraction, features
@@ -42,6 +43,13 @@ def random_backbone(name: str) -> Backbone:
         return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
 
     return nnx.merge(graph, jax.tree.map(draw, state))
+
+
+def random_model(settings: Settings) -> Model:
+    """Returns a model with initial values in network and detector, and no threshold."""
+    backbone = nnx.jit(lambda: backbones.create(settings.backbone, rngs=nnx.Rngs(0)))()
+    backbone.trim(max(settings.layers))
+    return Model(detectors.create(backbone, settings).initialised(), None, (0.0, 1.0))
 
 
 def extractor(detector: Detector) -> BatchedFunction:

@@ -9,13 +9,17 @@ from benchmarks.rows import Row
 Way = Callable[[], object]
 
 
-def interleaved(ways: Mapping[str, Way], repeats: int, *, warm_up: bool = True) -> dict[str, float]:
+def interleaved(
+    ways: Mapping[str, Way], repeats: int, *, warm_up: bool = True, pause: float = 0.0
+) -> dict[str, float]:
     """Returns the median seconds of every way.
 
     Args:
         ways: calls, each of which returns once its work is done.
         repeats: number of timings of each, in turn.
         warm_up: whether each is called once beforehand, untimed.
+        pause: seconds before each timing, in which the threads of another way's process, which
+            wait for work in a loop at first, come to rest.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     if warm_up:
@@ -23,6 +27,7 @@ def interleaved(ways: Mapping[str, Way], repeats: int, *, warm_up: bool = True) 
             way()
     for _ in range(repeats):
         for name, way in ways.items():
+            time.sleep(pause)
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
