@@ -150,18 +150,37 @@ class _Job:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def train(self, kept: Bool[np.ndarray, "n"], folder: Path) -> Detector:
-        """Trains on some of the good images; then, where there are known anomalies, ADTR+."""
+        """Trains on some of the good images; then, where there are known anomalies, ADTR+.
+
+        The loss of the others, which calibrate, is logged unless the settings hold out some of
+        these images: that costs no image, and decides nothing. The threshold's promise is of images
+        that had no part in the training, nor in the choice of the epoch where it stops: `patience`
+        goes by those that the settings hold out.
+        """
         images, cache = self.good.pixels[kept], FeatureCache(folder / ".features")
+        others = None if kept.all() else self.good.pixels[~kept]
         detector = self.detector
         if self.fresh:
             detector = learn(
-                detector, images, self.mesh, directory=folder, cache=cache, label="fit"
+                detector,
+                images,
+                self.mesh,
+                directory=folder,
+                cache=cache,
+                label="fit",
+                held_out=others,
             )
         if self.anomalies is None:
             return detector
         improved = AdtrPlusDetector.of(cast(AdtrDetector, detector), self.plus, self.anomalies)
         return learn(
-            improved, images, self.mesh, directory=folder / "plus", cache=cache, label="ADTR+"
+            improved,
+            images,
+            self.mesh,
+            directory=folder / "plus",
+            cache=cache,
+            label="ADTR+",
+            held_out=others,
         )
 
     def hold_out(self, held: Bool[np.ndarray, "n"], folder: Path) -> Trained:
