@@ -31,7 +31,9 @@ SETTINGS = AdtrSettings(
     backbone="pixels", layers=(4,), image_size=SIDE, width=32, heads=4, depth=1, hidden=64,
     dropout=0.0, standardise=True, epochs=3, batch_size=4, held_out=0.25,
 )  # fmt: skip
-IMAGES = np.random.default_rng(0).integers(0, 256, (12, SIDE, SIDE, 3), np.uint8)
+NOISE = np.random.default_rng(0).normal(0, 9, (12, SIDE, SIDE, 3))
+BRIGHTNESS = np.linspace(-90, 90, 12)[:, None, None, None]  # what differs from image to image
+IMAGES = np.clip(127 + BRIGHTNESS + NOISE, 0, 255).astype(np.uint8)
 KEPT, HELD_OUT = (IMAGES[indices] for indices in split(len(IMAGES), 0.25, seed=0))
 
 
@@ -185,3 +187,55 @@ def test_patience_makes_sense_of_held_out_images_alone():
     with pytest.raises(InputError, match=r"--held_out=1.0 must be at least 0 and below 1"):
         AdtrSettings(held_out=1.0)
     assert Plus().settings(STOPPING).patience is None
+
+
+def curve(*held_out: float) -> Curves:
+    epochs = np.arange(1, len(held_out) + 1)
+    return Curves(epochs, np.full(len(epochs), 9.0), np.array(held_out))
+
+
+@pytest.mark.parametrize(
+    ("held_out", "per_cent"),
+    [
+        ((9, 9, 8, 8), "11"),  # of the 9 after half of the epochs
+        ((9, 8, 7, 6), "25"),
+        ((9, 8, 7, 6, 5), "29"),
+        ((100, 50, 49, 49), "2"),
+        ((9, 8, 7, 7.9), "1"),
+        ((9,), "0"),
+        ((1, 2, 3, 4), "-100"),
+        ((1, 2, 3, float("nan")), "nan"),
+    ],
+)
+def test_more_epochs_are_advised_where_the_held_out_loss_fell_by_a_sixth(held_out, per_cent):
+    remark = curve(*held_out).remark(len(held_out), "--max_steps")
+    assert remark == (
+        f"warning: the loss of held-out images fell by {per_cent} % in the second half of the "
+        "epochs: more of them would help (--max_steps)"
+        if per_cent in ("25", "29")
+        else ""
+    )
+
+
+def test_an_early_stop_is_said_and_nothing_is_without_held_out_images():
+    assert curve(9, 5, 6, 7).remark(40, "--epochs") == (
+        "stopped after epoch 4 of 40: the loss of held-out images was lowest after epoch 2, and "
+        "what was learned until then is kept"
+    )
+    assert curve(9, 5, 6, 7)._replace(held_out=None).remark(4, "--epochs") == ""
+
+
+@pytest.mark.parametrize(
+    ("limits", "option"), [({"epochs": 40}, "--epochs"), ({"max_steps": 120}, "--max_steps")]
+)
+def test_the_advice_names_the_option_that_ended_the_training(limits, option, tmp_path, capsys):
+    settings = dataclasses.replace(SETTINGS, **limits, learning_rate=3e-3)
+    if "max_steps" in limits:
+        settings = dataclasses.replace(settings, epochs=1000)
+    learned(tmp_path, detector(settings))
+    held_out = Curves.read(tmp_path).held_out
+    fall = 100 * (1 - held_out[39] / held_out[19])
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"test: warning: the loss of held-out images fell by {fall:.0f} % in the second half of "
+        f"the epochs: more of them would help ({option})"
+    )

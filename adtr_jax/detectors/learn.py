@@ -1,6 +1,7 @@
 """The training of a detector, from images to what it has learned."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TypeVar, cast
 from jax.sharding import Mesh
 
 from adtr_jax.detectors.detector import Detector, Images, Others
+from adtr_jax.devices import hosts
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.training import train
+from adtr_jax.training.curves import Curves
 from adtr_jax.training.sampling import split
 
 D = TypeVar("D", bound=Detector)
@@ -60,5 +63,11 @@ def learn(
             label=label,
             limit=cache.limit,
         )
+        if hosts.first():
+            epochs = settings.epochs_of(data.sampling(settings).steps)
+            option = "epochs" if epochs == settings.epochs else "max_steps"
+            remark = Curves.read(directory).remark(epochs, f"--{detector.prefix}{option}")
+            if remark:
+                print(f"{label}: {remark}", file=sys.stderr)
         fitted = dataclasses.replace(fitted, params=params, rest=rest)
         return cast(D, fitted.calibrated(data, mesh))
