@@ -60,7 +60,8 @@ def fit(
         out: the file to write the model to; a training that was interrupted goes on beside it.
         false_alarms: the share of good images that may be called anomalous.
         threshold: `conformal`, which promises that share, or `estimated`, from a fitted tail.
-        calibration: the share of the good images that is not trained on, and calibrates.
+        calibration: the share of the good images that is not trained on, and calibrates. What
+            `settings.held_out` says is a share of the others.
         folds: cross-fitting instead: the images are dealt into so many parts, a model is trained
             without each of them to score it, and the model that is kept is trained on all. Every
             image calibrates; the training takes folds + 1 times as long; the promise is
