@@ -42,6 +42,13 @@ class Settings:
     """Passes over the normal training images."""
     max_steps: int | None = None
     """Fewer epochs where they would take more steps than this, rounded up to a whole epoch."""
+    held_out: float = 0.0
+    """The share of the normal images that is not trained on: the validation set. Its loss is logged
+    after every epoch, and tells whether more of them would help."""
+    patience: int | None = None
+    """Stop when the loss of the held-out images has not fallen for so many epochs, and keep the
+    parameters of the epoch where it was lowest. With `--schedule=cosine` much of the fall comes in
+    the last epochs, which an early stop cuts off. ADTR+ does not stop early."""
     batch_size: int
     """Images a step, over all devices."""
     optimiser: Optimiser
@@ -82,6 +89,16 @@ class Settings:
             )
         if self.max_steps is not None and self.max_steps <= 0:
             raise InputError(f"--max_steps={self.max_steps} must be greater than 0, or None")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"--held_out={self.held_out} must be at least 0 and below 1")
+        if self.patience is not None:
+            require_positive("patience", self.patience)
+            if not self.held_out:
+                raise InputError(
+                    f"--patience={self.patience} is of the loss of held-out images, and "
+                    "--held_out=0 holds none out: give a share of the images, such as "
+                    "--held_out=0.1"
+                )
         if not 0 < self.drop_after <= 1:
             raise InputError(f"--drop_after={self.drop_after} must be above 0 and at most 1")
         if not 0 <= self.weight_decay < math.inf:
@@ -175,7 +192,6 @@ class GtransSettings(Settings):
     schedule: Literal["step", "exponential", "cosine"] = "exponential"
     image_score: ImageScore = "max"
     held_out: float = 0.2
-    """The share of the normal images that is not trained on: the validation set."""
     structure: Structure = "decoder"
     """Of the TFM: decoder, the whole; encoder alone; none, plain imitation (Tables 4 and 5)."""
     blocks: int = 2
@@ -196,8 +212,6 @@ class GtransSettings(Settings):
         super().__post_init__()
         if self.backbone == PIXELS:
             raise InputError("--backbone=pixels has nothing to train: choose a network for GTrans")
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"--held_out={self.held_out} must be at least 0 and below 1")
         for name in ("blocks", "groups", "width"):
             require_positive(name, getattr(self, name))
         if len(self.layers) != 3 and self.fusion != "P4":
@@ -241,7 +255,10 @@ class Plus:
             require_positive(f"plus.{name}", getattr(self, name))
 
     def settings(self, start: AdtrSettings) -> AdtrSettings:
-        """Returns the settings of the second training, of a model that was trained with `start`."""
+        """Returns the settings of the second training, of a model that was trained with `start`.
+
+        It does not stop early: where it learns anomalies, the loss of normal images rises at first.
+        """
         if start.batch_size % 2:
             raise InputError(
                 f"--batch_size={start.batch_size} must be even: half of each batch is anomalous"
@@ -250,6 +267,7 @@ class Plus:
             start,
             epochs=self.epochs,
             max_steps=self.max_steps,
+            patience=None,
             learning_rate=self.learning_rate,
             drop_after=self.drop_after,
         )
@@ -265,6 +283,7 @@ ADTR_PRESETS: Mapping[Preset, AdtrSettings] = {
         image_size=160,
         epochs=150,
         max_steps=300,
+        held_out=0.05,
         optimiser="muon",
         learning_rate=0.02,
         schedule="cosine",
@@ -275,9 +294,10 @@ ADTR_PRESETS: Mapping[Preset, AdtrSettings] = {
         image_score="top",
     ),
 }
-# What takes minutes on a CPU, with a network whose weights come with the installation.
+# What takes minutes on a CPU, with a network whose weights come with the installation. Nothing more
+# is held out: `fit` has the images that it calibrates on.
 FIT_PRESETS: Mapping[Preset, AdtrSettings] = {
-    name: dataclasses.replace(settings, backbone="efficientnet-lite2")
+    name: dataclasses.replace(settings, backbone="efficientnet-lite2", held_out=0.0)
     for name, settings in ADTR_PRESETS.items()
 }
 FIT_SETTINGS = FIT_PRESETS["fast"]

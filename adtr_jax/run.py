@@ -35,6 +35,7 @@ from adtr_jax.files import run_folder
 from adtr_jax.files.atomic import write_atomically
 from adtr_jax.html_report import evaluated
 from adtr_jax.html_report.card import ModelCard
+from adtr_jax.training.curves import Curves
 
 S = TypeVar("S", bound=Settings)
 
@@ -275,6 +276,7 @@ class _Run:
             timed=self.timed,
         )
         if hosts.first():
+            plots.save_curves(self.directory / run_folder.CURVES, Curves.read(self.directory))
             model_file.save(detector, self.model)
             if not self.keep_checkpoints:  # eight times as large as the model
                 shutil.rmtree(self.directory / run_folder.CHECKPOINTS, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from report_folders import data_of
 from stripes import ROOT, SHALLOW, SIDE, call, command, run, save, write_category
 
@@ -86,6 +87,10 @@ def test_results(finished):
     assert rows[0]["path"] == "test/good/016.png"
     assert len(list((directory / "pictures").glob("*.png"))) == 16
     assert (directory / "overview.png").exists()
+    with Image.open(directory / "curves.png") as curves:
+        assert curves.size == (520, 340)
+    log = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    assert all(line["validation_loss"] > 0 for line in log)  # of one image: a twentieth of 16
     assert f"{100 * metrics['pixel_auroc']:.1f}" in printed
     assert "training" in printed
     assert str(directory / "pictures") in printed

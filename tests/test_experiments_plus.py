@@ -50,6 +50,9 @@ def test_adtr_plus_goes_on_from_the_normal_only_model(finished, common):
     )
     assert (len(before), len(after)) == (6, 3)
     assert after[-1]["loss"] < after[0]["loss"]
+    assert all("validation_loss" in line for line in before + after)
+    for name in ("stripes", "stripes+confetti"):
+        assert (out / name / "curves.png").stat().st_size > 5_000
     assert "ADTR, on the same test images" in printed
     assert "ADTR+" in printed
     metrics = json.loads((out / "stripes+confetti/metrics.json").read_text())

@@ -28,6 +28,7 @@ FLAGS = [
     *("--category=stripes", "--backbone=pixels", "--image_size=64", "--layers", "4"),
     *("--preset=fast", "--dropout=0.1", "--batch_size=6", f"--epochs={EPOCHS}"),
     *("--width=32", "--heads=4", "--depth=1", "--hidden=64"),
+    *("--held_out=0.05", "--patience=20"),  # one image, of which the second process has no share
 ]
 
 

@@ -11,9 +11,11 @@ from adtr_jax.evaluation.plots import (
     LayerStudy,
     sample_differences,
     save_bars,
+    save_curves,
     save_identical_mapping,
     save_tsne,
 )
+from adtr_jax.training.curves import Curves
 
 
 def _colours(path) -> set[tuple[int, ...]]:
@@ -37,6 +39,28 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return figures
+
+
+def test_learning_curves_have_the_losses_of_every_epoch(tmp_path, drawn):
+    epochs, loss, held_out = np.arange(1, 4), np.array([400, 90.0, 30]), np.array([300, 99.0, 40])
+    save_curves(tmp_path / "both.png", Curves(epochs, loss, held_out))
+    save_curves(tmp_path / "one.png", Curves(epochs[:1], loss[:1], None))
+    ax, single = (figure.axes[0] for figure in drawn)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert lines == {
+        "training images": [[1, 400], [2, 90], [3, 30]],
+        "held-out normal images": [[1, 300], [2, 99], [3, 40]],
+    }
+    assert (ax.get_yscale(), ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == (
+        *("log", "learning curves", "epoch", "loss (mean of images)"),
+    )
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(lines)
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert {"50", "100", "200"} <= set(shown)
+    assert [line.get_xydata().tolist() for line in single.lines] == [[[1, 400]]]
+    with Image.open(tmp_path / "both.png") as image:
+        assert image.size == (520, 340)
+    assert {(0x3B, 0x6F, 0xB6), (0xE0, 0x8E, 0x2B)} <= _colours(tmp_path / "both.png")
 
 
 def test_bars_are_ours_beside_the_papers(tmp_path):

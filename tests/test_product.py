@@ -1,6 +1,7 @@
 """From a folder of good images to decisions: fit, the model's file, predict, evaluate."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from adtr_jax.api.fit import fit
 from adtr_jax.api.model import Model, load
 from adtr_jax.config import AdtrSettings, Plus
 from adtr_jax.errors import InputError
+from adtr_jax.training import train
 
 FLAGS = [
     *("--backbone=pixels", "--layers", "4", f"--image_size={SIDE}", "--width=32", "--heads=4"),
@@ -89,6 +91,25 @@ def test_fit_says_what_its_threshold_promises(fitted):
     assert lines[0] == "16 good images: 13 to train on, 3 held out to calibrate"
     assert "in at most 1 of 4 (25 %): 3 held-out good images cannot promise the 1 %" in lines[1]
     assert lines[-1] == f"  adtr-jax predict {fitted[0].name} NEW_PHOTOS --out=results"
+
+
+def test_images_that_calibrate_decide_nothing_of_the_training(category, monkeypatch):
+    """Their loss is logged; where training may stop early, it goes by others."""
+    seen, real = [], train.fit
+
+    def watched(loss, start, data, **rest):
+        seen.append((data.normal, data.held_out and data.held_out.total))
+        return real(loss, start, data, **rest)
+
+    monkeypatch.setattr(train, "fit", watched)
+    short = dataclasses.replace(SETTINGS, epochs=2)
+    assert fit(category, short).calibration is not None
+    fit(category, short, folds=2)
+    stopping = dataclasses.replace(short, held_out=0.25, patience=1)
+    model = fit(category, stopping)
+    assert seen == [(13, 3), (8, 8), (8, 8), (16, None), (10, 3)]
+    assert len(model.about["trained_on"]) == 13  # and those that chose the epoch
+    assert len(model.calibration.scores) == 3
 
 
 def test_a_model_knows_all_about_itself(model, category):

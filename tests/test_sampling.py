@@ -1,9 +1,23 @@
-"""The batches of an epoch: every image once, and half of each batch anomalous for ADTR+."""
+"""Which images are held out, and an epoch's batches: every image once, half anomalous for ADTR+."""
 
 import numpy as np
 import pytest
 
-from adtr_jax.training.sampling import Sampling
+from adtr_jax.training.sampling import Sampling, split
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "held_out"),
+    [(60, 0.05, 3), (8, 0.25, 2), (16, 0.05, 1), (9, 0.05, 0), (1, 0.9, 0), (3, 0.99, 2)],
+)
+def test_a_share_of_the_images_is_held_out(total, share, held_out):
+    kept, out = split(total, share, seed=1)
+    assert len(out) == held_out
+    assert sorted([*kept, *out]) == list(range(total))
+    assert kept.tolist() == sorted(kept) and out.tolist() == sorted(out)
+    assert all(map(np.array_equal, split(total, share, seed=1), (kept, out)))
+    if total == 60:
+        assert not np.array_equal(split(total, share, seed=2)[1], out)
 
 
 @pytest.mark.parametrize(

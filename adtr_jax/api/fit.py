@@ -60,7 +60,8 @@ def fit(
         out: the file to write the model to; a training that was interrupted goes on beside it.
         false_alarms: the share of good images that may be called anomalous.
         threshold: `conformal`, which promises that share, or `estimated`, from a fitted tail.
-        calibration: the share of the good images that is not trained on, and calibrates.
+        calibration: the share of the good images that is not trained on, and calibrates. What
+            `settings.held_out` says is a share of the others.
         folds: cross-fitting instead: the images are dealt into so many parts, a model is trained
             without each of them to score it, and the model that is kept is trained on all. Every
             image calibrates; the training takes folds + 1 times as long; the promise is
@@ -150,18 +151,37 @@ class _Job:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def train(self, kept: Bool[np.ndarray, "n"], folder: Path) -> Detector:
-        """Trains on some of the good images; then, where there are known anomalies, ADTR+."""
+        """Trains on some of the good images; then, where there are known anomalies, ADTR+.
+
+        The loss of the others, which calibrate, is logged unless the settings hold out some of
+        these images: that costs no image, and decides nothing. The threshold's promise is of images
+        that had no part in the training, nor in the choice of the epoch where it stops: `patience`
+        goes by those that the settings hold out.
+        """
         images, cache = self.good.pixels[kept], FeatureCache(folder / ".features")
+        others = None if kept.all() else self.good.pixels[~kept]
         detector = self.detector
         if self.fresh:
             detector = learn(
-                detector, images, self.mesh, directory=folder, cache=cache, label="fit"
+                detector,
+                images,
+                self.mesh,
+                directory=folder,
+                cache=cache,
+                label="fit",
+                held_out=others,
             )
         if self.anomalies is None:
             return detector
         improved = AdtrPlusDetector.of(cast(AdtrDetector, detector), self.plus, self.anomalies)
         return learn(
-            improved, images, self.mesh, directory=folder / "plus", cache=cache, label="ADTR+"
+            improved,
+            images,
+            self.mesh,
+            directory=folder / "plus",
+            cache=cache,
+            label="ADTR+",
+            held_out=others,
         )
 
     def hold_out(self, held: Bool[np.ndarray, "n"], folder: Path) -> Trained:

@@ -15,7 +15,7 @@ from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors import extraction, features
 from adtr_jax.detectors.cache_key import cache_key
-from adtr_jax.detectors.detector import Detector, Images
+from adtr_jax.detectors.detector import Detector, Images, Others
 from adtr_jax.detectors.scoring import relative_scores, score_map, token_scores
 from adtr_jax.detectors.standardisation import Standardisation
 from adtr_jax.detectors.token_positions import token_positions
@@ -62,21 +62,26 @@ class AdtrDetector(Detector):
         return models.create(settings, features.channels(backbone, settings.layers), rngs=rngs)
 
     def training_data(
-        self, images: Images, mesh: Mesh, cache: FeatureCache
+        self, images: Images, mesh: Mesh, cache: FeatureCache, held_out: Others | None = None
     ) -> "tuple[AdtrDetector, TrainingData]":
-        """Extracts the features of this process's images, and fits the standardisation to them."""
+        """Extracts the features, and fits the standardisation to those that are trained on."""
+        shard = self.examples(images, mesh, cache)
+        others = None if held_out is None else self.examples(held_out, mesh, cache)
+        data = TrainingData(shard, len(images), others)
+        if not self.settings.standardise:
+            return self, data
+        rest = self._standardisations(Standardisation.fit(shard))
+        return dataclasses.replace(self, rest=rest), data
+
+    def examples(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Shard:
+        """Extracts the features of this process's share of the images."""
         own = images[hosts.share(len(images))]
 
         def fill(arrays: Arrays) -> None:
             extraction.compute(self.backbone, own, self.settings, mesh, arrays[0])
 
         key = functools.partial(cache_key, self.backbone, own, self.settings)
-        shard = Shard(cache.arrays(key, [(len(own), *self._shape)], fill)[0], len(images))
-        data = TrainingData(shard, len(images))
-        if not self.settings.standardise:
-            return self, data
-        rest = self._standardisations(Standardisation.fit(shard))
-        return dataclasses.replace(self, rest=rest), data
+        return Shard(cache.arrays(key, [(len(own), *self._shape)], fill)[0], len(images))
 
     def calibrated(self, data: TrainingData, mesh: Mesh) -> "AdtrDetector":
         """Fits the standardisation of relative scores to the normal training images."""

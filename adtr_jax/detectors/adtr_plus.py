@@ -15,7 +15,7 @@ from adtr_jax.data.anomalies import Anomalies
 from adtr_jax.detectors import extraction
 from adtr_jax.detectors.adtr import AdtrDetector
 from adtr_jax.detectors.cache_key import cache_key
-from adtr_jax.detectors.detector import Images
+from adtr_jax.detectors.detector import Images, Others
 from adtr_jax.devices import hosts
 from adtr_jax.devices.feature_cache import Arrays, FeatureCache
 from adtr_jax.devices.loader import Shard
@@ -33,6 +33,8 @@ class AdtrPlusDetector(AdtrDetector):
         plus: how.
         anomalies: what it learns not to reconstruct.
     """
+
+    prefix = "plus."
 
     plus: Plus
     anomalies: Anomalies
@@ -53,13 +55,14 @@ class AdtrPlusDetector(AdtrDetector):
         return self
 
     def training_data(
-        self, images: Images, mesh: Mesh, cache: FeatureCache
+        self, images: Images, mesh: Mesh, cache: FeatureCache, held_out: Others | None = None
     ) -> "tuple[AdtrPlusDetector, TrainingData]":
         """Features and labels of this process's share of the normal, then anomalous images.
 
         The anomalies' features are cached too: every epoch draws others of them, and a step costs
         no more than one of the normal-only training. Labels are `[m h w]` where any anomaly has a
-        mask, else `[m]`: 0 is normal, 1 anomalous, and `SOMEWHERE` what has no mask.
+        mask, else `[m]`: 0 is normal, 1 anomalous, and `SOMEWHERE` what has no mask. No anomaly is
+        made of the held-out images.
         """
         h, w, _ = self._shape
         total = len(images) + self.anomalies.count(len(images))
@@ -81,9 +84,14 @@ class AdtrPlusDetector(AdtrDetector):
             normal = cache_key(self.backbone, images, self.settings)
             return normal | self.anomalies.fingerprint()
 
-        count = own.stop - own.start
-        shapes = [(count, *self._shape), (count, h, w) if self.anomalies.masked else (count,)]
-        return self, TrainingData(Shard(cache.arrays(key, shapes, fill), total), len(images))
+        count, labels = own.stop - own.start, (h, w) if self.anomalies.masked else ()
+        shapes = [(count, *self._shape), (count, *labels)]
+        shard, others = Shard(cache.arrays(key, shapes, fill), total), None
+        if held_out is not None:
+            others = self.examples(held_out, mesh, cache)
+            y = np.zeros((others.own, *labels), np.float32)
+            others = others._replace(arrays=[others.arrays, y])
+        return self, TrainingData(shard, len(images), others)
 
     def _in_order(
         self, images: Images

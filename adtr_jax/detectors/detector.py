@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -21,6 +21,7 @@ from adtr_jax.nn.shapes import module_shapes
 from adtr_jax.training.train import Batch, Params, Rest, TrainingData
 
 Images = UInt8[np.ndarray, "n s s 3"]
+Others = UInt8[np.ndarray, "m s s 3"]
 This = TypeVar("This", bound="Detector")
 
 
@@ -39,6 +40,8 @@ class Detector(abc.ABC):
         rest: all else that is learned from the training images, such as BatchNorm's statistics.
         backbone_sha256: of the backbone's weights, where it lacks some; "": it is whole.
     """
+
+    prefix: ClassVar[str] = ""  # of the options, on the command line, that say how long it trains
 
     backbone: Backbone
     settings: Any
@@ -67,7 +70,7 @@ class Detector(abc.ABC):
 
     @abc.abstractmethod
     def training_data(
-        self, images: Images, mesh: Mesh, cache: FeatureCache
+        self, images: Images, mesh: Mesh, cache: FeatureCache, held_out: Others | None = None
     ) -> "tuple[Detector, TrainingData]":
         """Computes what the loss takes; also returns the detector as fitted to these images.
 
@@ -75,6 +78,7 @@ class Detector(abc.ABC):
             images: normal RGB images in 0..255, the same in every process, which takes its share.
             mesh: all devices.
             cache: where features are kept.
+            held_out: others, to which nothing is fitted; None: there are none.
         """
 
     @abc.abstractmethod

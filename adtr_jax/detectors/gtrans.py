@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
@@ -16,7 +15,7 @@ from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors import extraction, features, gtrans_map
 from adtr_jax.detectors.cache_key import cache_key
-from adtr_jax.detectors.detector import Detector, Images
+from adtr_jax.detectors.detector import Detector, Images, Others
 from adtr_jax.devices import hosts
 from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.feature_cache import Arrays, FeatureCache
@@ -55,15 +54,11 @@ class GtransDetector(Detector):
         )
 
     def training_data(
-        self, images: Images, mesh: Mesh, cache: FeatureCache
+        self, images: Images, mesh: Mesh, cache: FeatureCache, held_out: Others | None = None
     ) -> "tuple[GtransDetector, TrainingData]":
         """This process's images, and AGN's features of them: F_G never changes."""
-        order = np.random.default_rng(self.settings.seed).permutation(len(images))
-        out = min(round(self.settings.held_out * len(images)), len(images) - 1)
-        kept = len(images) - out
-        examples = self._examples(images[np.sort(order[:kept])], mesh, cache)
-        held_out = self._examples(images[np.sort(order[kept:])], mesh, cache) if out else None
-        return self, TrainingData(examples, kept, held_out)
+        others = None if held_out is None else self._examples(held_out, mesh, cache)
+        return self, TrainingData(self._examples(images, mesh, cache), len(images), others)
 
     def _examples(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Shard:
         own = images[hosts.share(len(images))]

@@ -1,4 +1,4 @@
-"""Charts of the ADTR paper's analyses: Table 4 as bars, Fig. 5 (t-SNE), Section 3.2's study.
+"""Charts: learning curves, Table 4 of the ADTR paper as bars, Fig. 5 (t-SNE), Section 3.2's study.
 
 Figures are created without pyplot, in the colours of `figures`.
 """
@@ -12,13 +12,35 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation.figures import ANOMALOUS, COLOURS, DPI, NORMAL, QUANTILES, Scale
+from adtr_jax.training.curves import Curves
 
 PAPER = "#b9bec6"  # the paper's bars
+HELD_OUT = "#e08e2b"
 SAMPLES = 600  # difference vectors in Fig. 5, half of them anomalous
 PERPLEXITY = 30.0  # of the t-SNE: scikit-learn's default
+
+
+def save_curves(path: Path, curves: Curves) -> None:
+    """Saves the loss over the epochs, of the images trained on and of those held out."""
+    figure = _figure(5.2, 3.4)
+    ax = figure.subplots()
+    lines = [("training images", NORMAL, curves.loss)]
+    if curves.held_out is not None:
+        lines.append(("held-out normal images", HELD_OUT, curves.held_out))
+    for label, colour, losses in lines:  # the last epoch is a dot: a single one is no line
+        ax.plot(curves.epochs, losses, ".-", color=colour, markevery=[-1], label=label)
+    ax.legend(loc="best", frameon=False, fontsize=8)
+    ax.set(yscale="log", title="learning curves", xlabel="epoch", ylabel="loss (mean of images)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    # 100, 200, 500 in full: by default only powers of ten are, and a loss may fall by less.
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    _save(figure, path)
 
 
 def save_bars(

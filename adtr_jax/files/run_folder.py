@@ -12,10 +12,12 @@ from adtr_jax.files.atomic import write_atomically
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 CLAIM = "settings.json"
+LOG = "log.jsonl"
+CURVES = "curves.png"
 # All that a run writes, in the order of deletion: what a later run could mistake for its own first,
 # the claim last. Nothing else in the folder is touched.
 PARTS = (
-    *(MODEL, CHECKPOINTS, "log.jsonl", "tensorboard", "metrics.json", "scores.csv"),
+    *(MODEL, CHECKPOINTS, LOG, CURVES, "tensorboard", "metrics.json", "scores.csv"),
     *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures"),
     *("report.html", "model_card.json", "images.jsonl", "previews", "predictions", CLAIM),
 )

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from adtr_jax.devices import hosts
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files.run_folder import LOG
 
 
 class TrainingLog:
@@ -27,7 +28,7 @@ class TrainingLog:
     """
 
     def __init__(self, directory: Path, epochs: int, done: int, images: int, label: str):
-        path, writes = directory / "log.jsonl", hosts.first()
+        path, writes = directory / LOG, hosts.first()
         if writes:
             lines = path.read_text().splitlines() if path.exists() else []
             write_atomically(path, "".join(f"{line}\n" for line in lines[:done]))

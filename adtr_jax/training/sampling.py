@@ -1,9 +1,23 @@
-"""The images in the batches of an epoch."""
+"""Which images are trained on, and in what batches."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
+
+
+def split(
+    total: int, share: float, seed: int
+) -> tuple[Int[np.ndarray, "kept"], Int[np.ndarray, "held_out"]]:
+    """Draws the images to hold out, by the seed alone.
+
+    Returns:
+        The indices of the images to train on, at least one, and of those held out, both rising.
+        Where `share * total` rounds to 0, none is held out.
+    """
+    order = np.random.default_rng(seed).permutation(total)
+    kept = total - min(round(share * total), total - 1)
+    return np.sort(order[:kept]), np.sort(order[kept:])
 
 
 @dataclass(frozen=True)

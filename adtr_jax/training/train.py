@@ -19,8 +19,9 @@ from adtr_jax.config import Settings
 from adtr_jax.devices import hosts
 from adtr_jax.devices.loader import EpochPart, Loader, Shard, take_batch
 from adtr_jax.devices.sharding import AXIS, per_device, place, replicated, split
-from adtr_jax.errors import Stopped
+from adtr_jax.errors import InputError, Stopped
 from adtr_jax.nn.dropout import seeds
+from adtr_jax.training.early_stopping import Best
 from adtr_jax.training.sampling import Sampling
 
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
@@ -42,6 +43,11 @@ class TrainingData(NamedTuple):
     examples: Shard
     normal: int
     held_out: Shard | None = None
+
+    def sampling(self, settings: Settings) -> Sampling:
+        """Returns the batches of every epoch."""
+        anomalous = self.examples.total - self.normal
+        return Sampling(self.normal, anomalous, settings.batch_size, settings.seed)
 
 
 class Batch(NamedTuple):
@@ -213,34 +219,47 @@ def fit(
 ) -> tuple[Params, Rest]:
     """Trains a model on cached data and returns what it has learned; resumes a killed run.
 
+    That is after the last epoch or, with `settings.patience`, after the epoch where the loss of the
+    held-out images was lowest.
+
     Args:
         loss: one value per image, and the new `rest`.
         start: the initial `params` and `rest`.
-        settings: epochs, batch size, optimiser, learning rate, schedule, weight decay and seed.
+        data: with held-out images, if `settings.patience` is given.
+        settings: epochs, patience, batch size, optimiser, learning rate, schedule, weight decay and
+            seed.
         directory: for `checkpoints/`, `log.jsonl` and `tensorboard/`, from the first process.
         label: of the progress bar.
         limit: bytes of each device that the data may take; None: as `memory` says.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM in any process, after saving.
-        InputError: a damaged checkpoint.
+        InputError: a damaged checkpoint; `settings.patience` without held-out images.
     """
     # Imported here: Orbax and TensorBoard take a second, and prediction does not need them.
     from adtr_jax.training.checkpoint import Checkpoints
     from adtr_jax.training.log import TrainingLog
 
-    anomalous = data.examples.total - data.normal
-    sampling = Sampling(data.normal, anomalous, settings.batch_size, settings.seed)
+    sampling = data.sampling(settings)
     epochs = settings.epochs_of(sampling.steps)
     schedule = learning_rate(settings, epochs, sampling.steps)
     optimiser = make_optimiser(settings, schedule)
     params, rest = jax.tree.map(jnp.copy, start)  # the steps overwrite their buffers
     state = TrainState(params, rest, optimiser.init(params), jnp.int32(0))
+    best = None
+    if settings.patience is not None:
+        if data.held_out is None:
+            raise InputError(
+                f"--patience={settings.patience} is of the loss of held-out images, and "
+                f"--held_out={settings.held_out} of {data.normal} images is none: give a larger "
+                "share, or more images"
+            )
+        best = Best.before(params, rest)
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        done, state = checkpoints.last(state)
-        state = place(state, mesh)
-        if done == epochs:
-            return hosts.local((state.params, state.rest))
+        done, (state, best) = checkpoints.last((state, best))
+        state, best = place((state, best), mesh)
+        if _over(done, epochs, best, settings.patience):
+            return _learned(state, best)
         run = compile_steps(loss, optimiser, settings.seed, mesh)
         loader = Loader(data.examples, mesh, limit)
         validate = None
@@ -256,17 +275,35 @@ def fit(
                     state, values = run(state, *placed(part, mesh))
                     losses.append(values)
                 rate = float(schedule(number * sampling.steps - 1))
-                log.epoch(number, _mean(losses, weight), rate, validate and validate(state))
+                held_out_loss = validate and validate(state)
+                log.epoch(number, _mean(losses, weight), rate, held_out_loss)
+                if best is not None and held_out_loss is not None:
+                    best = best.after(number, held_out_loss, state.params, state.rest)
                 stop = hosts.largest(interrupt.asked)
-                if number == epochs or stop or time.monotonic() - saved >= SAVE_SECONDS:
-                    checkpoints.save(number, state)
+                over = _over(number, epochs, best, settings.patience)
+                if over or stop or time.monotonic() - saved >= SAVE_SECONDS:
+                    checkpoints.save(number, (state, best))
                     saved = time.monotonic()
                 if stop:
                     raise Stopped(
                         f"stopped after epoch {number} of {epochs} and saved in "
                         f"{checkpoints.directory}; the same command goes on"
                     )
-    return hosts.local((state.params, state.rest))
+                if over:
+                    break
+    return _learned(state, best)
+
+
+def _over(epoch: int, epochs: int, best: Best | None, patience: int | None) -> bool:
+    """Returns whether the training ends after this epoch."""
+    waited = best is not None and patience is not None and epoch - int(best.epoch) >= patience
+    return waited or epoch == epochs
+
+
+def _learned(state: TrainState, best: Best | None) -> tuple[Params, Rest]:
+    """Returns what is kept of the training, as this process's own arrays."""
+    kept = best or state
+    return hosts.local((kept.params, kept.rest))
 
 
 def _mean(losses: list[Array], weight: np.ndarray) -> float:
