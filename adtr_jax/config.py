@@ -11,8 +11,7 @@ from adtr_jax.errors import InputError, unknown
 
 Method = Literal["adtr", "gtrans"]
 ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
-ImageScore = Literal["pooled_max", "max", "mean", "top"]
-TokenScore = Literal["difference", "relative"]
+ImageScore = Literal["pooled_max", "max", "mean", "top", "relative"]
 Optimiser = Literal["adamw", "adam", "muon"]
 Structure = Literal["none", "encoder", "decoder"]
 QueryFrom = Literal["agn", "trans"]
@@ -69,7 +68,9 @@ class Settings:
     """Where a position's score goes in the score map. corners: the paper's resize, from corner to
     corner. centres: where the network saw it, which its padding may shift up and to the left."""
     image_score: ImageScore
-    """How a score map becomes the image's score."""
+    """How an image is scored. pooled_max, the papers', max and mean: by its score map. top: by the
+    largest 5 % of its token scores. relative: likewise, but of scores in proportion to the features
+    and in standard deviations from the training images at the same position."""
     seed: int = 0
     """Of the parameters, the order of the images and the dropout."""
 
@@ -140,9 +141,6 @@ class AdtrSettings(Settings):
     """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
     standardise: bool = False
     """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
-    token_score: TokenScore = "difference"
-    """difference: the norm of f - f_hat, the paper's. relative: in proportion to the features, then
-    in standard deviations from its mean over the training images at the same position."""
     token_stride: int = 16
     """Pixels a token: the feature maps are image_size / token_stride on a side. 512 px at 16 are
     32 x 32 tokens (Appendix A)."""
@@ -161,8 +159,8 @@ class AdtrSettings(Settings):
                 f"--image_size={self.image_size} must be a multiple of "
                 f"--token_stride={self.token_stride}"
             )
-        if self.token_score == "relative" and not self.standardise:
-            raise InputError("--token_score=relative is of standardised features: --standardise")
+        if self.image_score == "relative" and not self.standardise:
+            raise InputError("--image_score=relative is of standardised features: --standardise")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
         for name in ("width", "heads", "depth", "hidden"):
@@ -212,6 +210,8 @@ class GtransSettings(Settings):
         super().__post_init__()
         if self.backbone == PIXELS:
             raise InputError("--backbone=pixels has nothing to train: choose a network for GTrans")
+        if self.image_score == "relative":
+            raise InputError("--image_score=relative is of ADTR: leave it out, or --method=adtr")
         for name in ("blocks", "groups", "width"):
             require_positive(name, getattr(self, name))
         if len(self.layers) != 3 and self.fusion != "P4":
@@ -289,9 +289,8 @@ ADTR_PRESETS: Mapping[Preset, AdtrSettings] = {
         schedule="cosine",
         dropout=0.0,
         aligned=True,
-        token_score="relative",
         placement="centres",
-        image_score="top",
+        image_score="relative",
     ),
 }
 # What takes minutes on a CPU, with a network whose weights come with the installation. Nothing more

@@ -80,8 +80,8 @@ def test_it_is_loaded_by_its_own_header(detector, file, tmp_path):
 def test_a_setting_that_an_older_file_lacks_has_its_default():
     header = model_file.Header(settings=SETTINGS, backbone_sha256="00")
     fields = json.loads(header.to_json())
-    del fields["settings"]["token_score"]
-    assert model_file.Header.of_json(json.dumps(fields)).settings.token_score == "difference"
+    del fields["settings"]["held_out"]
+    assert model_file.Header.of_json(json.dumps(fields)).settings.held_out == 0
 
 
 def test_settings_of_both_methods_survive_the_header():

@@ -33,8 +33,8 @@ Features = Float[np.ndarray, "n h w c"]
 class AdtrDetector(Detector):
     """F -> f_hat.
 
-    Its `rest` is a `Standardisation` of the features; in it, for relative scores, another one of
-    these: `scores`.
+    Its `rest` is a `Standardisation` of the features; in it, if the settings standardise, another
+    one of their relative scores: `scores`.
     """
 
     settings: AdtrSettings
@@ -51,7 +51,7 @@ class AdtrDetector(Detector):
     ) -> nnx.State:
         """Returns the `rest` of these."""
         rest = features.state()
-        if self.settings.token_score == "relative":
+        if self.settings.standardise:
             h, w, _ = self._shape
             rest["scores"] = (scores or Standardisation.unit(h, w)).state()
         return rest
@@ -85,7 +85,7 @@ class AdtrDetector(Detector):
 
     def calibrated(self, data: TrainingData, mesh: Mesh) -> "AdtrDetector":
         """Fits the standardisation of relative scores to the normal training images."""
-        if self.settings.token_score != "relative":
+        if not self.settings.standardise:
             return self
 
         def function(state: tuple[Params, Rest], f: Array) -> tuple[Array]:
@@ -127,14 +127,13 @@ class AdtrDetector(Detector):
         settings = self.settings
         f = self.standardised(rest, features.extract(backbone, pixels, settings))
         f_hat = self.reconstruct(params, f)
-        if settings.token_score == "relative":
-            standardise = Standardisation.of_state(rest["scores"])
-            tokens = standardise(relative_scores(f, f_hat))
-        else:
-            tokens = token_scores(f, f_hat)
+        tokens = token_scores(f, f_hat)
         centres = settings.placement == "centres"
         positions = token_positions(backbone, settings) if centres else None
-        return tokens, score_map(tokens, settings.image_size, positions)
+        maps = score_map(tokens, settings.image_size, positions)
+        if settings.image_score == "relative":
+            tokens = Standardisation.of_state(rest["scores"])(relative_scores(f, f_hat))
+        return tokens, maps
 
     def features(self, images: Images, mesh: Mesh) -> Features:
         """Extracts F `[n h w c]` of RGB images in 0..255, standardised if the settings say so."""

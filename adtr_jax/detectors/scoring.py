@@ -48,18 +48,18 @@ def image_score(
     """One score an image.
 
     Args:
-        tokens: s(u).
-        maps: the score maps made of them.
+        tokens: s(u); for `relative` the standardised `relative_scores`.
+        maps: the score maps made of s(u).
         kind: `pooled_max`, the paper's, is the maximum of the average-pooled map: window s/16
             (16 x 16 at s = 256), stride 1, no padding. `max` and `mean` are those of the whole
             map. `top` is the mean of the largest 5 % of the token scores, in the form of Eq. 8:
-            no single outlying token decides it.
+            no single outlying token decides it. `relative` is the same, of other token scores.
     """
     if kind == "max":
         return maps.max(axis=(1, 2))
     if kind == "mean":
         return maps.mean(axis=(1, 2))
-    if kind == "top":
+    if kind in ("top", "relative"):
         values = tokens.reshape(tokens.shape[0], -1)
         return jax.lax.top_k(values, max(1, round(0.05 * values.shape[1])))[0].mean(axis=1)
     window = max(1, round(maps.shape[1] / 16))

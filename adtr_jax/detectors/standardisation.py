@@ -54,11 +54,11 @@ class Standardisation(NamedTuple):
     def of_scores(cls, scores: Float[np.ndarray, "n h w"]) -> "Standardisation":
         """Takes both from the token scores of the training images.
 
-        A tenth of the spread over all positions is added to each one's own: where the images hardly
-        differ, the smallest change would count as the largest anomaly.
+        Half the spread over all positions is added to each one's own: where the training images
+        hardly differ, the smallest change of a new one would count as the largest anomaly.
         """
         wide = scores.astype(np.float64)
-        std = wide.std(axis=0) + 0.1 * wide.std()
+        std = wide.std(axis=0) + 0.5 * wide.std()
         return cls(wide.mean(axis=0).astype(np.float32), std.astype(np.float32))
 
     @classmethod
