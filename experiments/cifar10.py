@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 # The images are 32 px on a side, and have 8 x 8 tokens; a larger image_size enlarges them. In a
 # short training, many small batches learn more than a few of the paper's.
-BATCHES: dict[Preset, int] = {"paper": 128, "fast": ADTR_PRESETS["fast"].batch_size}
+BATCHES: dict[Preset, int] = {
+    name: 128 if name == "paper" else preset.batch_size for name, preset in ADTR_PRESETS.items()
+}
 SETTINGS: Presets = {
     "adtr": {
         name: dataclasses.replace(

@@ -23,8 +23,8 @@ class Options:
     """adtr: the features are reconstructed (You et al.). gtrans: a second network imitates the
     frozen one (Yan et al.). Each has settings of its own."""
     preset: Preset = "paper"
-    """Where the settings below start from: `paper`, or `fast`, the best found per minute of
-    training. Single settings override it."""
+    """Where the settings below start from: `paper`; `fast`, the best found for minutes on a CPU; or
+    `best`, four times as long. Single settings override it."""
     out: Path
     """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
     weights: Path = field(default_factory=weights_folder)

@@ -57,7 +57,8 @@ def test_a_mistyped_option(word, hint):
         (["--epochs"], "Missing value for argument '--epochs'. Expected 1 values"),
         (
             ["--preset=fst"],
-            "invalid choice 'fst' for argument '--preset'. Expected one of ('paper', 'fast')",
+            "invalid choice 'fst' for argument '--preset'. Expected one of ('paper', 'fast', "
+            "'best')",
         ),
         (["--plus.k", "x"], "--plus.k: invalid literal for int() with base 10: 'x'"),
         (["grid"], "Unrecognized options: grid"),
