@@ -21,8 +21,8 @@ import adtr_jax
 from adtr_jax.api.fit import fit
 from adtr_jax.api.model import Model, load
 from adtr_jax.config import AdtrSettings, Plus
-from adtr_jax.errors import InputError
-from adtr_jax.training import train
+from adtr_jax.errors import InputError, Stopped
+from adtr_jax.training import log, train
 
 FLAGS = [
     *("--backbone=pixels", "--layers", "4", f"--image_size={SIDE}", "--width=32", "--heads=4"),
@@ -110,6 +110,20 @@ def test_images_that_calibrate_decide_nothing_of_the_training(category, monkeypa
     assert seen == [(13, 3), (8, 8), (8, 8), (16, None), (10, 3)]
     assert len(model.about["trained_on"]) == 13  # and those that chose the epoch
     assert len(model.calibration.scores) == 3
+
+
+def test_an_interrupted_fit_says_whether_it_can_go_on(category, tmp_path, monkeypatch):
+    real = log.TrainingLog.epoch
+
+    def interrupted(*arguments, **rest):
+        real(*arguments, **rest)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(log.TrainingLog, "epoch", interrupted)
+    with pytest.raises(Stopped, match=r"^stopped; give `out`, the model's file, and the same call"):
+        fit(category, SETTINGS)
+    with pytest.raises(Stopped, match=r"^stopped after epoch 1 of 30 and saved in .* goes on$"):
+        fit(category, SETTINGS, out=tmp_path / "m.adtr")
 
 
 def test_a_model_knows_all_about_itself(model, category):

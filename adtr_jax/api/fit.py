@@ -30,7 +30,7 @@ from adtr_jax.detectors.learn import learn
 from adtr_jax.devices.compile_cache import keep_compiled_programs
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, Stopped
 from adtr_jax.files.atomic import write_atomically
 
 
@@ -77,7 +77,7 @@ def fit(
 
     Raises:
         InputError: images that cannot be read, too few of them, or settings that do not fit.
-        Stopped: on Ctrl-C, after saving; the same call with the same `out` goes on.
+        Stopped: on Ctrl-C; the same call with the same `out` goes on.
     """
     keep_compiled_programs()
     _require_sense(calibration, folds, defects, masks)
@@ -248,7 +248,11 @@ def _work_folder(out: str | Path | None, fingerprint: str) -> Iterator[Path]:
     """
     if out is None:
         with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
+            try:
+                yield Path(temporary)
+            except Stopped:
+                text = "stopped; give `out`, the model's file, and the same call goes on next time"
+                raise Stopped(text) from None
         return
     path = Path(out).expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
