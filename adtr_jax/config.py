@@ -324,5 +324,5 @@ GTRANS_PRESETS: Mapping[Preset, GtransSettings] = {
 }
 Presets = Mapping[Method, Mapping[Preset, Settings]]
 PRESETS: Presets = {"adtr": ADTR_PRESETS, "gtrans": GTRANS_PRESETS}
-_FAST_PLUS = Plus(epochs=100, max_steps=300, learning_rate=2e-4)
+_FAST_PLUS = Plus(epochs=100, max_steps=300, learning_rate=5e-3)
 PLUS_PRESETS: Mapping[Preset, Plus] = {"paper": Plus(), "fast": _FAST_PLUS, "best": _FAST_PLUS}
