@@ -24,6 +24,7 @@ from adtr_jax.nn.dropout import seeds
 from adtr_jax.training.early_stopping import Best
 from adtr_jax.training.sampling import Sampling
 
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.'s
 SAVE_SECONDS = 60  # at most this much work, or one epoch, is lost when a run is killed
 
 Params = Any
@@ -113,6 +114,7 @@ def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.Gradie
         return optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule))
     return muon(
         schedule,
+        ns_coeffs=(NEWTON_SCHULZ,) * 5,  # one for each iteration: a loop, compiled in less time
         weight_decay=decay,
         adam_weight_decay=decay,
         muon_weight_dimension_numbers=_matrices,
