@@ -1,4 +1,4 @@
-# make demo   install, train on solar cells, show the broken ones (about ten minutes on two cores)
+# make demo   install, train on solar cells, show the broken ones (five to ten minutes on two cores)
 # make test   install and run the tests
 # make lint   style and types
 # make bench  speed and memory against PyTorch (about an hour on two cores)
