@@ -52,7 +52,7 @@ class Settings:
     """Images a step, over all devices."""
     optimiser: Optimiser
     """adamw: `weight_decay` shrinks the weights. adam: it is added to the gradient. muon: matrices
-    move by orthogonalised momentum, a third as many steps; all else as with adamw."""
+    move by orthogonalised momentum, which needs fewer steps; all else as with adamw."""
     learning_rate: float
     """The optimiser's, at first; then as `schedule` says."""
     schedule: Literal["step", "exponential", "cosine"]
