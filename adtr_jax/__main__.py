@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from adtr_jax.command_line import guarded
-from adtr_jax.errors import unknown
+from adtr_jax import interrupt
 
 USAGE = """usage: adtr-jax COMMAND ... (adtr-jax COMMAND --help lists its options)
 
@@ -59,6 +58,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main() -> int:
     """Runs the command that the first word names; returns the exit status."""
+    interrupted = "interrupted; the same command goes on"
+    interrupt.take_over(interrupted)
+    from adtr_jax.command_line import guarded
+    from adtr_jax.errors import unknown
+
     words = sys.argv[1:]
 
     def action() -> int:
@@ -74,7 +78,7 @@ def main() -> int:
             raise unknown("no command of adtr-jax", words[0], COMMANDS)
         return COMMANDS[words[0]](words[1:])
 
-    return guarded(action, "interrupted; the same command goes on")
+    return guarded(action, interrupted)
 
 
 if __name__ == "__main__":

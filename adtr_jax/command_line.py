@@ -15,6 +15,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from adtr_jax.errors import InputError, unknown
+from adtr_jax.interrupt import STATUS
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -116,14 +117,29 @@ def guarded(action: Callable[[], int], interrupted: str) -> int:
     # Jupyter names a backend of its own environment, at which Matplotlib would fail in another.
     # Figures are written to files, which needs none.
     os.environ.pop("MPLBACKEND", None)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name may have letters that the output's encoding lacks, or be no text at all. Whole
+            # lines, so that none is lost where the process ends at once.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         return action()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (OSError, MemoryError) as error:  # a full disc, a folder that is not writable
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print(str(stopped) or interrupted, file=sys.stderr)
-        return 130
+        return STATUS
+
+
+def _one_line(error: OSError | MemoryError) -> str:
+    """What an exception of Python's says, which may be nothing."""
+    if isinstance(error, MemoryError):
+        said = " ".join(str(error).split())
+        return f"there is not enough memory{said and f' ({said})'}"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

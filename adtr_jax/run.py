@@ -276,7 +276,9 @@ class _Run:
             timed=self.timed,
         )
         if hosts.first():
-            plots.save_curves(self.directory / run_folder.CURVES, Curves.read(self.directory))
+            curves = Curves.read(self.directory)
+            if len(curves.epochs):
+                plots.save_curves(self.directory / run_folder.CURVES, curves)
             model_file.save(detector, self.model)
             if not self.keep_checkpoints:  # eight times as large as the model
                 shutil.rmtree(self.directory / run_folder.CHECKPOINTS, ignore_errors=True)

@@ -5,7 +5,16 @@ checkpoint (`download`, `manifest`) -> tensors (`torch_file`, `state_dict`) -> F
 folder that `folder` names. Nothing in a checkpoint is ever executed.
 """
 
-from conversion.folder import weights_folder
-from conversion.weights import convert, ensure, licence
+import sys
+
+from adtr_jax import interrupt
+
+INTERRUPTED = "interrupted: nothing was written"
+
+if sys.argv[:1] == ["-m"]:  # `python -m conversion` begins; what it imports takes a second
+    interrupt.take_over(INTERRUPTED)
+
+from conversion.folder import weights_folder  # noqa: E402
+from conversion.weights import convert, ensure, licence  # noqa: E402
 
 __all__ = ["convert", "ensure", "licence", "weights_folder"]

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from adtr_jax.command_line import guarded, parse
+from conversion import INTERRUPTED
 from conversion.folder import weights_folder
 from conversion.weights import convert
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
         return 0
 
-    return guarded(action, "interrupted: nothing was written")
+    return guarded(action, INTERRUPTED)
 
 
 if __name__ == "__main__":

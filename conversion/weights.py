@@ -7,13 +7,14 @@ import logging
 import os
 from pathlib import Path
 
-from adtr_jax.backbones import PIXELS
+from adtr_jax.backbones import PIXELS, PROVENANCE
 from adtr_jax.errors import InputError
+from adtr_jax.files import digest
 from conversion import manifest, torch_file
 from conversion.folder import weights_folder
 
 _LOG = logging.getLogger(__name__)
-_FORMAT_VERSION = 1  # of the names and layouts in a converted file
+_FORMAT_VERSION = 2  # of the names and layouts in a converted file, and of its header
 
 
 def convert(name: str, *, checkpoint: Path | None = None, out: Path | None = None) -> Path:
@@ -41,8 +42,8 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path | None = Non
     out = weights_folder() if out is None else out
     _require_writable(out)  # before a long download, not after it
     data, where = _obtain(entry, checkpoint)
-    digest = hashlib.sha256(data).hexdigest()
-    _verify(digest, entry, where)
+    found = hashlib.sha256(data).hexdigest()
+    _verify(found, entry, where)
     tensors = to_flax(torch_file.decode(data, where), name, source=where)
 
     import safetensors.numpy
@@ -51,16 +52,17 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path | None = Non
         "format_version": _FORMAT_VERSION,
         "name": name,
         "source": entry.source or Path(where).name,
-        "sha256": digest,
+        "sha256": found,
         "licence": entry.licence,
         "image_size": entry.image_size,
         "mean": entry.mean,
         "std": entry.std,
+        "file_sha256": digest.BLANK,
     }
     # One header entry: the library writes several in an order that changes from run to run.
-    header = {"provenance": json.dumps(provenance)}
+    header = {PROVENANCE: json.dumps(provenance)}
     target = out / f"{name}.safetensors"
-    _write(target, safetensors.numpy.save(tensors, metadata=header))
+    _write(target, digest.sealed(safetensors.numpy.save(tensors, metadata=header)))
     return target
 
 
@@ -114,18 +116,18 @@ def _packaged(entry: manifest.Entry) -> Path:
     return path
 
 
-def _verify(digest: str, entry: manifest.Entry, where: str) -> None:
+def _verify(found: str, entry: manifest.Entry, where: str) -> None:
     if not entry.sha256:
         _LOG.warning(
             "warning: %s: no SHA-256 is published for %s, so it was not verified; it is %s",
             where,
             entry.name,
-            digest,
+            found,
         )
-    elif not digest.startswith(entry.sha256):
-        begins = "is" if len(entry.sha256) == len(digest) else "begins with"
+    elif not found.startswith(entry.sha256):
+        begins = "is" if len(entry.sha256) == len(found) else "begins with"
         raise InputError(
-            f"{where}: its SHA-256 is {digest}, but that of the published checkpoint of "
+            f"{where}: its SHA-256 is {found}, but that of the published checkpoint of "
             f"{entry.name} {begins} {entry.sha256}; {entry.remedy}"
         )
 

@@ -12,6 +12,7 @@ import tyro
 from adtr_jax.command_line import guarded, parse, peek
 from adtr_jax.config import PLUS_PRESETS, Method, Plus, Preset, Presets, Settings
 from conversion import weights_folder
+from experiments import INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,4 +107,4 @@ def main(
         keep_compiled_programs()
         return 0 if run(options) else 1
 
-    return guarded(action, "interrupted; the same command, without --retrain, goes on")
+    return guarded(action, INTERRUPTED)

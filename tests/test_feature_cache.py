@@ -14,7 +14,7 @@ from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors import cache_key as cache_key_module
 from adtr_jax.detectors.cache_key import cache_key
-from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.devices.feature_cache import BLOCK, FeatureCache
 
 CHANGES = (("layers", (3,)), ("dtype", "bfloat16"))
 SHAPES = [(5, 4, 3), (5,)]
@@ -87,7 +87,37 @@ def test_another_key_is_another_file(tmp_path, counted):
     assert (counted.fills, len(list(tmp_path.iterdir()))) == (2, 2)
 
 
-@pytest.mark.parametrize("offset", [0, 100, 259, -1])
+def test_a_file_of_another_key_under_this_name_is_made_again(tmp_path, counted):
+    counted.of(FeatureCache(tmp_path / "other", 0), KEY | {"layers": [1, 3]})
+    counted.of(FeatureCache(tmp_path / "cache", 0))
+    only_file(tmp_path / "other").replace(only_file(tmp_path / "cache"))
+    counted.of(FeatureCache(tmp_path / "cache", 0))
+    assert counted.fills == 3
+    counted.of(FeatureCache(tmp_path / "cache", 0))
+    assert counted.fills == 3
+
+
+def test_every_block_has_a_digest(tmp_path):
+    shape = (BLOCK // 4 + 10,)  # the second block is short
+
+    def fill(arrays):
+        fills.append(1)
+        arrays[0][...] = np.arange(*shape)
+
+    fills: list[int] = []
+    for place in (0, BLOCK - 1, BLOCK, 4 * shape[0] - 1):
+        FeatureCache(tmp_path, 0).arrays(lambda: KEY, [shape], fill)
+        with only_file(tmp_path).open("r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 16]))
+    FeatureCache(tmp_path, 0).arrays(lambda: KEY, [shape], fill)
+    FeatureCache(tmp_path, 0).arrays(lambda: KEY, [shape], fill)
+    assert len(fills) == 5
+
+
+@pytest.mark.parametrize("offset", [0, 100, 259, 260, 300, -1])
 def test_a_damaged_file_is_made_again(tmp_path, counted, offset):
     counted.of(FeatureCache(tmp_path, 0))
     file = only_file(tmp_path)
@@ -100,11 +130,10 @@ def test_a_damaged_file_is_made_again(tmp_path, counted, offset):
     assert counted.fills == 2
 
 
-@pytest.mark.parametrize("size", [0, 100, 291])
+@pytest.mark.parametrize("size", [0, 100, 260, 300, -1])
 def test_a_cut_file_is_made_again(tmp_path, counted, size):
     counted.of(FeatureCache(tmp_path, 0))
     file = only_file(tmp_path)
-    assert file.stat().st_size == 260 + 32
     file.write_bytes(file.read_bytes()[:size])
     counted.of(FeatureCache(tmp_path, 0))
     assert counted.fills == 2

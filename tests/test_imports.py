@@ -31,6 +31,7 @@ FLOORS = (
     "adtr_jax.files",
     "adtr_jax.command_line",
     "adtr_jax.errors",
+    "adtr_jax.interrupt",
     "adtr_jax.version",
     "weights",
 )
@@ -105,6 +106,13 @@ def test_an_import_that_goes_up_or_round_is_found():
 def test_the_root_has_few_modules():
     root = {path.name for path in (ROOT / "adtr_jax").glob("*.py")}
     assert root == {
-        *("__init__.py", "__main__.py", "command_line.py", "config.py", "errors.py", "run.py"),
-        "version.py",
+        *(
+            "__init__.py",
+            "__main__.py",
+            "command_line.py",
+            "config.py",
+            "errors.py",
+            "interrupt.py",
+        ),
+        *("run.py", "version.py"),
     }

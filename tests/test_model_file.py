@@ -128,7 +128,7 @@ def test_other_weights_of_the_backbone_are_refused(file, tmp_path):
         (lambda header: header["settings"].update(dtype="int8"), "is not any of "),
         (lambda header: header["settings"].update(layers=[5, 1]), "--layers 5 1 must be numbers"),
         (
-            lambda header: header.update(format=2, version="9.9"),
+            lambda header: header.update(format=3, version="9.9"),
             "was written by adtr_jax 9.9, which is newer: update",
         ),
     ],
@@ -158,3 +158,33 @@ def test_products_are_precise_whoever_compiles_them():
     a = jax.ShapeDtypeStruct((8, 8), np.float32)
     assert jax.config.jax_default_matmul_precision is None
     assert "precision = [HIGHEST, HIGHEST]" in program.lower(a, a).as_text()
+
+
+def test_a_bit_that_flips_anywhere_is_found(file, tmp_path):
+    """In the names, the settings, the calibration's numbers, the tensors: nothing is outside."""
+    content, rng = file.read_bytes(), np.random.default_rng(0)
+    end = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(0, end, 7), *rng.integers(end, len(content), 50)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        assert str(file) in error(lambda: model_file.load(file, tmp_path))
+    file.write_bytes(content)
+    assert model_file.load(file, tmp_path).header.settings == SETTINGS
+
+
+def test_a_file_of_the_first_format_has_a_digest_of_its_tensors_alone(detector, file, tmp_path):
+    def change(header):
+        header.update(format=1)
+        del header["file_sha256"]
+
+    rewritten(file, change)
+    assert model_file.load(file, tmp_path).header.sha256 == model_file.read_header(file).sha256
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    message = error(lambda: model_file.load(file, tmp_path))
+    assert message == (
+        f"{file} is damaged: it does not hold what was written; train it again with --retrain"
+    )

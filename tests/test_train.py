@@ -16,7 +16,9 @@ from adtr_jax.config import AdtrSettings, GtransSettings, Plus
 from adtr_jax.devices.loader import EpochPart, Shard
 from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
-from adtr_jax.training import train
+from adtr_jax.files import temporary
+from adtr_jax.training import log, train
+from adtr_jax.training.curves import Curves
 
 
 def _start(directory: Path, *, devices: int = 1, epochs: int = 4, save_seconds: float = 60):
@@ -35,9 +37,11 @@ def _start(directory: Path, *, devices: int = 1, epochs: int = 4, save_seconds: 
     )
 
 
-def _call(directory: Path, *, epochs: int) -> subprocess.CompletedProcess[str]:
+def _call(
+    directory: Path, *, epochs: int, save_seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Does the same in this process, which takes no time to import JAX."""
-    return call(str(directory), str(epochs), "60", module="training_run")
+    return call(str(directory), str(epochs), str(save_seconds), module="training_run")
 
 
 def _finish(process: subprocess.Popen) -> str:
@@ -154,16 +158,91 @@ def test_finished_run_is_not_trained_again(whole_run):
     assert np.array_equal(np.load(whole_run / "params.npy"), params)
 
 
-def test_damaged_checkpoint_is_named(tmp_path):
-    assert _call(tmp_path, epochs=2).returncode == 0
-    for file in (tmp_path / "checkpoints" / "2").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    result = _call(tmp_path, epochs=2)
+@pytest.fixture
+def trained(tmp_path) -> Path:
+    """The directory of a run of four epochs, with the checkpoints of the last three."""
+    assert _call(tmp_path, epochs=4, save_seconds=0).returncode == 0
+    return tmp_path
+
+
+def _flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def test_damaged_checkpoints_are_passed_over(trained):
+    """One with a flipped bit; then all without digests, after which the run begins anew."""
+    before = np.load(trained / "params.npy")
+    checkpoints = trained / "checkpoints"
+    largest = max((checkpoints / "4").rglob("*"), key=lambda file: file.stat().st_size)
+    _flip(largest, largest.stat().st_size // 2)
+    (trained / "params.npy").unlink()
+    result = _call(trained, epochs=4, save_seconds=0)
+    assert result.returncode == 0
+    assert result.stderr == (
+        f"warning: {checkpoints}/4 is damaged ({largest.relative_to(checkpoints / '4')} is not "
+        "what was written): the run goes on from the checkpoint before\n"
+    )
+    assert np.array_equal(np.load(trained / "params.npy"), before)
+    for number in (2, 3, 4):
+        (checkpoints / str(number) / "sha256.json").unlink()
+    result = _call(trained, epochs=4, save_seconds=0)
+    assert result.stderr.count("is damaged (its digests cannot be read") == 3
+    assert np.array_equal(np.load(trained / "params.npy"), before)
+    assert [line["epoch"] for line in _log(trained)] == [1, 2, 3, 4]
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "3", "4"]
+
+
+def test_a_damaged_log_is_no_error(trained):
+    """What is sound of it is kept; a folder in its place is said once."""
+    lines = (trained / "log.jsonl").read_bytes().splitlines()
+    damaged = [lines[0], b"\xff" + lines[1], b"null", b'{"epoch": 3}', lines[3][:20]]
+    (trained / "log.jsonl").write_bytes(b"\n".join(damaged))
+    assert log.read(trained) == [json.loads(lines[0])]
+    assert list(Curves.read(trained).epochs) == [1]
+    assert _call(trained, epochs=6, save_seconds=0).returncode == 0
+    assert [line["epoch"] for line in _log(trained)] == [1, 5, 6]
+    (trained / "log.jsonl").unlink()
+    (trained / "log.jsonl").mkdir()
+    result = _call(trained, epochs=8, save_seconds=0)
+    assert result.returncode == 0
+    assert result.stderr.count("warning: the log is not written: [Errno 21]") == 1
+    assert len(Curves.read(trained).epochs) == 0
+    assert Curves.read(trained).remark(8, "--epochs") == ""
+
+
+def test_a_full_disc_is_one_line_and_the_same_command_goes_on(whole_run, tmp_path):
+    """No file may be larger than 100 KiB, which those of a checkpoint are."""
+    words = script("training_run.py", str(tmp_path), "12", "0")
+    limited = ["sh", "-c", 'ulimit -f 200 && exec "$@"', "sh", *words]
+    result = subprocess.run(
+        limited,
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 2
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"error: {tmp_path}/checkpoints/2: the checkpoint")
-    assert "delete this folder" in last
+    assert result.stderr == (
+        f"error: {tmp_path}/checkpoints/1: the checkpoint cannot be written (File too large); make "
+        "room, and the same command goes on from the one before\n"
+    )
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    _finish(_start(tmp_path, epochs=12))
+    assert np.array_equal(np.load(whole_run / "params.npy"), np.load(tmp_path / "params.npy"))
+
+
+def test_what_killed_processes_left_is_removed(trained):
+    """The parts of a checkpoint too, but not those of a process that lives."""
+    left = trained / "checkpoints" / ".4-killed.part"
+    (left / "4").mkdir(parents=True)
+    (left / "4" / "half").write_bytes(b"half")
+    with temporary.folder(trained / "checkpoints", "alive") as alive:
+        assert _call(trained, epochs=5, save_seconds=0).returncode == 0
+        names = sorted(path.name for path in (trained / "checkpoints").iterdir())
+        assert names == [alive.name, "3", "4", "5"]
 
 
 def test_max_steps_bounds_the_epochs():

@@ -1,7 +1,6 @@
 """From a model to its int8 export, with a threshold of its own."""
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from adtr_jax.export import int8, onnx_runtime
 from adtr_jax.export.exported import ExportedDetector
 from adtr_jax.export.exported import load as load_export
 from adtr_jax.export.proof import Difference
+from adtr_jax.files import temporary
 
 
 class Scores(NamedTuple):
@@ -77,9 +77,8 @@ def export(model: Model, path: Path, photos: Path, defects: Path | None = None) 
     """
     seen, held = _good(model, photos)
     bad = None if defects is None else _defects(model, defects)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as name:
-        before, after = Path(name) / "float32.onnx", Path(name) / path.name
+    with temporary.folder(path.parent, path.stem) as folder:
+        before, after = folder / "float32.onnx", folder / path.name
         proof = model.export(before)
         int8.quantise(before, seen, after)
         plain = load_export(before).detector

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adtr_jax.backbones.scaling import LAYOUTS, SCALINGS
-from adtr_jax.errors import unknown
+from adtr_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:
     import flax.nnx
 
     import adtr_jax.backbones.backbone
 
+PROVENANCE = "provenance"  # of converted weights: the text in a file's header, as JSON
 PIXELS = "pixels"  # no network, no weights: the image itself
 NAMES: tuple[str, ...] = (*SCALINGS, *LAYOUTS, PIXELS)
 
@@ -42,10 +43,12 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
     """Returns a network with the weights in `directory/name.safetensors`; `pixels` has none.
 
     Raises:
-        InputError: `name` is not in `NAMES`, or the file is missing or corrupt, or its tensors are
+        InputError: `name` is not in `NAMES`, or the file is missing or damaged, or its tensors are
             not exactly those of the network.
     """
     _require_known(name)
+    import json
+
     from flax import nnx
 
     from adtr_jax.files import state_file
@@ -55,7 +58,14 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
 
     graph, state = nnx.split(shapes(name))
     remedy = f"make it with `python -m conversion {name} --out={directory}`"
-    return nnx.merge(graph, state_file.load(directory / f"{name}.safetensors", state, remedy))
+    file = directory / f"{name}.safetensors"
+    text = state_file.read_metadata(file, remedy).get(PROVENANCE, "{}")
+    try:
+        provenance = json.loads(text)
+        written = "" if provenance.get("format_version", 1) == 1 else provenance["file_sha256"]
+    except (ValueError, LookupError, AttributeError):
+        raise InputError(f"{file} has a damaged header; {remedy}") from None
+    return nnx.merge(graph, state_file.load(file, state, remedy, sha256=written))
 
 
 def digest(network: Any) -> str:

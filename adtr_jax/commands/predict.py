@@ -1,6 +1,5 @@
 """`adtr-jax predict MODEL INPUTS --out=results`."""
 
-import signal
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from adtr_jax.errors import InputError
 from adtr_jax.evaluation.preview import Preview
 from adtr_jax.evaluation.results import PredictionRow, Results
 from adtr_jax.files import results_folder
+from adtr_jax.interrupt import Deferral
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -190,21 +190,9 @@ def _pictures(found: "Prediction") -> "tuple[Image.Image, Preview]":
 
 
 def _until_interrupted(folder: Path, done: Container[str]) -> Iterator[Path]:
-    """What arrives, until Ctrl-C, after which the image in hand is finished; a second ends at once.
-
-    By a flag: the exception of an interrupt is lost where the interpreter is in a callback.
-    """
-    stopped: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        stopped.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield from watch(folder, done, stopped=lambda: bool(stopped))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    """What arrives, until Ctrl-C, after which the image in hand is finished; a second ends it."""
+    with Deferral("") as interrupt:
+        yield from watch(folder, done, stopped=lambda: interrupt.asked)
 
 
 def _bar(found: "Iterator[Prediction]") -> "Iterator[Prediction]":

@@ -12,9 +12,10 @@ from typeguard import TypeCheckError, check_type
 
 from adtr_jax.config import SETTINGS, Settings
 from adtr_jax.errors import InputError
+from adtr_jax.files.digest import BLANK
 from adtr_jax.version import __version__
 
-FORMAT = 1  # of the header and of the tensors' names
+FORMAT = 2  # of the header and of the tensors' names; the first one had no digest of the file
 KEY = "adtr_jax"  # of the header among a file's metadata
 
 
@@ -32,6 +33,7 @@ class Header:
         calibrated: how many normal images it is calibrated on; 0: it is not.
         extra: what is kept beside the detector, as JSON values.
         sha256: of all tensors.
+        file_sha256: of the file (`files.digest`), where it has been written; "": it holds none.
     """
 
     format: int = FORMAT
@@ -43,6 +45,7 @@ class Header:
     calibrated: int = 0
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: str = ""
+    file_sha256: str = BLANK
 
     def to_json(self) -> str:
         """Writes the header as JSON."""
@@ -60,6 +63,8 @@ class Header:
         fields = json.loads(text)
         if fields["format"] > FORMAT:
             raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
+        if fields["format"] == 1:
+            fields["file_sha256"] = ""
         kind = SETTINGS[fields.pop("method")]
         fields |= {"settings": _of_json(kind, fields["settings"])}
         return _checked(cls, fields)

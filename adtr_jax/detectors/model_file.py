@@ -1,8 +1,9 @@
 """A trained detector as one safetensors file that says in its header what it is.
 
 The tensors are the detector's `params` and `rest` and, in a complete file, those of the backbone
-and of the calibration. The header has one entry, a JSON object (see `Header`); its digest is over
-all tensors. A file without the backbone names it, with the SHA-256 of its weights.
+and of the calibration. The header has one entry, a JSON object (see `Header`), with a digest of all
+tensors, by which the model is known, and one of the file. A file without the backbone names it,
+with the SHA-256 of its weights.
 """
 
 import dataclasses
@@ -154,7 +155,8 @@ def _held(detector: Detector, header: Header, path: Path) -> nnx.State:
     """The file's tensors, checked."""
     shape = jax.ShapeDtypeStruct((header.calibrated,), np.float32)
     arrays = dict.fromkeys(("scores", "peaks") if header.calibrated else (), shape)
-    held = state_file.load(path, _state(detector, header.complete, arrays), _RETRAIN)
+    like = _state(detector, header.complete, arrays)
+    held = state_file.load(path, like, _RETRAIN, sha256=header.file_sha256)
     if _digest(held) != header.sha256:
         raise InputError(f"{path} is damaged: it does not hold what was written; {_RETRAIN}")
     return held

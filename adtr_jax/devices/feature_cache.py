@@ -1,10 +1,13 @@
-"""Cached features, in memory or, if they do not fit, in files that later runs reuse."""
+"""Cached features, in memory or, if they do not fit, in files that later runs reuse.
+
+A file is the arrays, one after the other in float32; then what they are, as JSON: the key, and the
+SHA-256 of every `BLOCK` bytes of the arrays; then the SHA-256 of this text.
+"""
 
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -12,11 +15,12 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from adtr_jax.devices import memory
+from adtr_jax.files import temporary
 
 Arrays = list[np.ndarray]  # np.memmap, if they are in a file
 Fill = Callable[[Arrays], object]
+BLOCK = 2**24  # bytes that have a digest of their own
 _DIGEST = hashlib.sha256().digest_size
-_CHUNK = 2**24  # bytes per read when checking a file
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class FeatureCache:
     ) -> Arrays:
         """Returns filled float32 arrays, in memory or memory-mapped from a file.
 
-        A file is named by the key and holds the digest of its content: a damaged one is made again.
-        It gets its name when it is complete, so that two runs may make the same one.
+        A file is named by the key, and holds it with the digests of its content: one that is
+        damaged, or of another key, is made again. It gets its name when it is complete, so that two
+        runs may make the same one.
 
         Args:
             key: returns all that the values depend on, as JSON values.
@@ -53,8 +58,8 @@ class FeatureCache:
             return arrays
         text = json.dumps([key(), shapes], sort_keys=True)
         file = self.directory / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.features"
-        if not _sound(file, _offsets(shapes)[-1]):
-            _write(file, shapes, fill)
+        if not _is_sound(file, text, _offsets(shapes)[-1]):
+            _write(file, text, shapes, fill)
         return [*_mapped(file, shapes, "r")]
 
 
@@ -73,22 +78,20 @@ def _mapped(
     ]
 
 
-def _write(file: Path, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
-    """Writes the arrays and their digest to a temporary file, which is then renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _write(file: Path, key: str, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
+    """Writes the arrays, and what they are, to a temporary file, which is then renamed."""
     size = _offsets(shapes)[-1]
-    # In a temporary folder, so that the file gets the permissions of the user's umask.
-    with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=file.parent) as folder:
-        part = Path(folder) / file.name
+    with temporary.folder(file.parent, file.stem) as folder:
+        part = folder / file.name
         with part.open("w+b") as opened:
-            _reserve(opened, size + _DIGEST)
+            _reserve(opened, size)
             arrays = _mapped(part, shapes, "r+")
             fill([*arrays])
             for array in arrays:
                 array.flush()
-            digest = _digest(opened, size)
+            text = json.dumps({"key": key, "blocks": [*_digests(opened, size)]}).encode()
             opened.seek(size)
-            opened.write(digest)
+            opened.write(text + hashlib.sha256(text).digest())
             opened.flush()
             os.fsync(opened.fileno())
         part.replace(file)
@@ -102,22 +105,26 @@ def _reserve(opened: BinaryIO, size: int) -> None:
         opened.truncate(size)
 
 
-def _digest(opened: BinaryIO, size: int) -> bytes:
-    """Returns the SHA-256 of the file's first `size` bytes."""
-    digest = hashlib.sha256()
+def _digests(opened: BinaryIO, size: int) -> Iterator[str]:
+    """Yields the SHA-256 of every block of the file's first `size` bytes."""
     opened.seek(0)
-    while size and (piece := opened.read(min(size, _CHUNK))):
-        digest.update(piece)
-        size -= len(piece)
-    return digest.digest()
+    for start in range(0, size, BLOCK):
+        yield hashlib.sha256(opened.read(min(BLOCK, size - start))).hexdigest()
 
 
-def _sound(file: Path, size: int) -> bool:
-    """Returns whether the file exists, complete and undamaged."""
-    if not file.is_file() or file.stat().st_size != size + _DIGEST:
-        return False
+def _is_sound(file: Path, key: str, size: int) -> bool:
+    """Returns whether the file exists, is that of the key, and is undamaged."""
     try:
         with file.open("rb") as opened:
-            return _digest(opened, size) == opened.read()
-    except OSError:  # an unreadable block of the disk
+            what = _what(opened, size)
+            return what.get("key") == key and what.get("blocks") == [*_digests(opened, size)]
+    except OSError:  # it is not there, or an unreadable block of the disk
         return False
+
+
+def _what(opened: BinaryIO, size: int) -> dict[str, Any]:
+    """Returns what is written behind the arrays; {} if it is not whole."""
+    opened.seek(size)
+    tail = opened.read()
+    text, digest = tail[:-_DIGEST], tail[-_DIGEST:]
+    return json.loads(text) if hashlib.sha256(text).digest() == digest else {}

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from adtr_jax.files import digest
+
 IMAGES = 100  # to find ranges on, at most: more of them hardly widen one
 _BATCH = 16
 _OPERATIONS = ["Conv", "MatMul"]
@@ -58,6 +60,7 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {**metadata, "quantised": "int8"})
     onnx.save(model, path)
+    digest.seal(path)
 
 
 def _reader(pixels: UInt8[np.ndarray, "n s s 3"]) -> Any:

@@ -1,12 +1,14 @@
 """Runs ONNX, by ONNX Runtime, on the CPU. Imports no JAX."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from adtr_jax.errors import InputError
+from adtr_jax.files import digest
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -18,7 +20,7 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
     machine set; on all cores where nobody says.
 
     Raises:
-        InputError: ONNX Runtime is not installed, or cannot read the file.
+        InputError: ONNX Runtime is not installed, or cannot read the file, or it is damaged.
     """
     try:
         import onnxruntime
@@ -26,6 +28,7 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
         raise InputError(
             f"{path} needs onnxruntime: install it with pip install 'adtr_jax[onnx]'"
         ) from None
+    _require_intact(path)
     options = onnxruntime.SessionOptions()
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
@@ -42,3 +45,14 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
         return maps, scores
 
     return dict(session.get_modelmeta().custom_metadata_map), run
+
+
+def _require_intact(path: Path) -> None:
+    """Raises InputError if the file holds its digest, in the header among the metadata, in vain."""
+    content = path.read_bytes()
+    found = re.search(rb'"file_sha256": "([0-9a-f]{64})"', content)
+    if found and not digest.is_intact(content, found[1].decode()):
+        raise InputError(
+            f"{path} is damaged: it does not hold what was written; export the model again with "
+            "adtr-jax export"
+        )

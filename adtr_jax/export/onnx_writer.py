@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from adtr_jax.errors import InputError
+from adtr_jax.files import digest
 from adtr_jax.nn import cpu
 
 OPSET = 18  # read by ONNX Runtime 1.18 and newer, and by most other engines
@@ -64,6 +65,7 @@ def write(
             del node.attribute[:]
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
+    digest.seal(path)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from PIL import Image
 
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
+from adtr_jax.files import temporary
 
 LARGEST = 1e-4  # relative difference that an export may have
 BATCHES = (5, 1)  # images at a time; the program that scores five serves for one, too
@@ -80,8 +80,8 @@ def images(count: int, size: int) -> UInt8[np.ndarray, "n s s 3"]:
 
 def _run(path: Path, batches: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Runs the export on each batch, in a process that has nothing but the file."""
-    with tempfile.TemporaryDirectory() as folder:
-        given, results = Path(folder) / "images.npz", Path(folder) / "results.npz"
+    with temporary.folder(None, "adtr_jax") as folder:
+        given, results = folder / "images.npz", folder / "results.npz"
         np.savez(given, *batches)
         # An accelerator may be held by this process alone.
         done = subprocess.run(

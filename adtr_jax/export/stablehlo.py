@@ -1,9 +1,11 @@
 """Writes and runs what `jax.export` serialises: StableHLO for CPUs, CUDA and TPUs in one.
 
 The file is a zip archive of `metadata.json`, text by name, and `exported.bin`, which
-`jax.export.deserialize` reads: `pixels [b s s 3] -> (score maps [b s s], scores [b])`.
+`jax.export.deserialize` reads: `pixels [b s s 3] -> (score maps [b s s], scores [b])`. It ends with
+its digest, as the archive's comment.
 """
 
+import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,7 +17,9 @@ import numpy as np
 from jax import export
 
 from adtr_jax.errors import InputError
+from adtr_jax.export.metadata import REMEDY
 from adtr_jax.export.onnx_runtime import Run
+from adtr_jax.files import digest
 
 METADATA, EXPORTED = "metadata.json", "exported.bin"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -38,8 +42,11 @@ def write(
     except ImportError:
         raise _flatbuffers() from None
     with zipfile.ZipFile(path, "w") as archive:  # not compressed: weights do not shrink
-        archive.writestr(METADATA, json.dumps(dict(metadata), indent=1))
+        text = json.dumps(dict(metadata), indent=1)
+        archive.writestr(METADATA, text.replace(digest.BLANK, ""))  # a zip checks its members
         archive.writestr(EXPORTED, bytes(data))
+        archive.comment = digest.BLANK.encode()
+    digest.seal(path)
 
 
 def open_file(path: Path) -> tuple[dict[str, str], Run]:
@@ -50,14 +57,17 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
     Raises:
         InputError: the file is damaged, or JAX cannot read it.
     """
+    content = path.read_bytes()
+    if not digest.is_intact(content, content[-len(digest.BLANK) :].decode("ascii", "replace")):
+        raise InputError(f"{path} is damaged, or an export of a version before 0.2; {REMEDY}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             metadata = json.loads(archive.read(METADATA))
             data = archive.read(EXPORTED)
         call = jax.jit(export.deserialize(bytearray(data)).call)
     except ImportError:
         raise _flatbuffers() from None
-    except (OSError, zipfile.BadZipFile, ValueError, LookupError) as error:
+    except (zipfile.BadZipFile, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a readable StableHLO export ({reason})") from None
 

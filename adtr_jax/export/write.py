@@ -1,6 +1,5 @@
 """From a trained detector to a file that is proved equal to it."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from adtr_jax.detectors.detector import Detector
 from adtr_jax.errors import InputError
 from adtr_jax.export import SUFFIXES, format_of, onnx_writer, stablehlo
 from adtr_jax.export.proof import LARGEST, Difference, difference
+from adtr_jax.files import temporary
 
 
 def write(detector: Detector, metadata: Mapping[str, str], path: Path) -> Difference:
@@ -41,9 +41,8 @@ def write(detector: Detector, metadata: Mapping[str, str], path: Path) -> Differ
     def function(pixels: Any) -> tuple[Any, ...]:
         return detector.maps_and_scores(detector.backbone, detector.params, detector.rest, pixels)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
+    with temporary.folder(path.parent, path.stem) as folder:
+        part = folder / path.name
         size = detector.settings.image_size
         if kind == "onnx":
             onnx_writer.write(function, size, metadata, part)

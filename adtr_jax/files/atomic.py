@@ -1,21 +1,22 @@
 """Atomic file writes."""
 
 import os
-import tempfile
 from pathlib import Path
+
+from adtr_jax.files import temporary
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file, which appears whole or not at all; creates its folder if necessary.
 
+    Text is written as UTF-8; what is not valid Unicode in it, as a file name may hold, is escaped.
+
     Raises:
         OSError: the file cannot be written; an older one is untouched.
     """
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In a temporary folder, so that the file gets the permissions of the user's umask.
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    with temporary.folder(path.parent, path.stem) as folder:
+        part = folder / path.name
         with part.open("wb") as file:
             file.write(data)
             file.flush()

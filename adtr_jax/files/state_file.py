@@ -1,7 +1,8 @@
 """NNX states as safetensors files.
 
 The tensors of a file are the leaves of a module's state, one for one, in float32; a tensor's name
-is its leaf's path in the module, joined with dots (`blocks.3.expand.kernel`).
+is its leaf's path in the module, joined with dots (`blocks.3.expand.kernel`). The text in its
+header holds the digest of the file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,27 +17,31 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from adtr_jax.errors import InputError
+from adtr_jax.files import digest
 from adtr_jax.files.atomic import write_atomically
 
 
 def save(path: Path, state: nnx.State, header: Mapping[str, str]) -> None:
-    """Atomically writes a state, and free text in the file's header."""
+    """Atomically writes a state, and free text in the file's header, with `digest.BLANK` in it."""
     leaves = nnx.to_flat_state(state)
     tensors = {name(keys): np.asarray(leaf.get_value()) for keys, leaf in leaves}
-    write_atomically(path, safetensors.numpy.save(tensors, metadata=dict(header)))
+    write_atomically(path, digest.sealed(safetensors.numpy.save(tensors, metadata=dict(header))))
 
 
-def load(path: Path, like: nnx.State, remedy: str) -> nnx.State:
+def load(path: Path, like: nnx.State, remedy: str, *, sha256: str = "") -> nnx.State:
     """Loads the state from a file.
 
     Args:
         like: a state of the same structure and shapes; its values may be abstract.
         remedy: what to do about a bad file; ends the error messages.
+        sha256: the digest in the file's header; "": it has none.
 
     Raises:
         InputError: the file is missing, unreadable or corrupt, or a tensor is missing, unexpected,
             or of the wrong shape or type; names the file, the tensor and the remedy.
     """
+    if sha256 and not digest.is_intact(_content(path, remedy), sha256):
+        raise InputError(f"{path} is damaged: it does not hold what was written; {remedy}")
     leaves = nnx.to_flat_state(like)
     tensors = _read(path, {name(keys): leaf.get_value().shape for keys, leaf in leaves}, remedy)
     arrays = jax.device_put([tensors[name(keys)] for keys, _ in leaves])
@@ -56,10 +61,18 @@ def name(keys: tuple[Any, ...]) -> str:
     return ".".join(map(str, keys))
 
 
+def _content(path: Path, remedy: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+
+
 @contextmanager
 def _opened(path: Path, remedy: str) -> Iterator[Any]:
     if not path.is_file():
-        raise InputError(f"{path} is not there; {remedy}")
+        what = "is not a file" if path.exists() else "is not there"
+        raise InputError(f"{path} {what}; {remedy}")
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

@@ -1,6 +1,10 @@
 """Training checkpoints; the only module that uses Orbax."""
 
+import errno
 import logging
+import os
+import shutil
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,39 +15,27 @@ import orbax.checkpoint as ocp
 
 from adtr_jax.devices import hosts
 from adtr_jax.errors import InputError
+from adtr_jax.files import digest, temporary
 
 KEEP = 3  # the last few, in case the newest is damaged
-
-
-class _Manager(ocp.CheckpointManager):
-    """Does not ask JAX's preemption service, which `hosts` turns off; Orbax 0.11 would fail."""
-
-    def reached_preemption(self, step: int) -> bool:
-        del step
-        return False
 
 
 class Checkpoints:
     """The numbered checkpoints of one run, each written to a temporary folder and then renamed.
 
-    Of several processes, only the first reads and writes them, so that no folder needs to be
-    shared.
+    Each holds the digests of its files. Of several processes, only the first reads and writes them,
+    so that no folder needs to be shared.
     """
 
     def __init__(self, directory: Path):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it touches
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every file it touches
         self.directory = directory.resolve()
-        self._manager: ocp.CheckpointManager | None = None
-        if hosts.first():
-            # Synchronous: the training step donates its buffers, and a save takes half a second.
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=KEEP,
-                enable_async_checkpointing=False,
-                create=False,
-                multiprocessing_options=_alone(),
-            )
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._manager = _Manager(self.directory, options=options)
+        alone = _alone()
+        # Synchronous: the training step donates its buffers, and a save takes half a second.
+        self._orbax = ocp.Checkpointer(
+            ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            multiprocessing_options=alone,
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -55,41 +47,93 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         """Ends Orbax's threads, unless another process has died, for which they would wait."""
-        if self._manager and not (error and hosts.several()):
-            self._manager.close()
+        if not (error and hosts.several()):
+            self._orbax.close()
 
     def last(self, state: Any) -> tuple[int, Any]:
         """Returns the number of epochs trained and the state after them.
+
+        A damaged checkpoint is passed over, with a line on stderr.
 
         Args:
             state: of the structure and shapes that were saved; returned, with 0, for a new run.
 
         Raises:
-            InputError: the checkpoint is damaged or of another model; names its folder.
+            InputError: the checkpoint is of another model; names its folder.
         """
         done = 0
         with hosts.together():
-            if self._manager:
-                done = max(self._manager.all_steps(), default=0)
-                state = self._restored(self._manager, done, state) if done else state
+            if hosts.first():
+                done = self._newest()
+                state = self._restored(done, state) if done else state
         done = int(hosts.from_first(np.int32(done)))
         return done, hosts.from_first(state) if done else state
 
     def save(self, epoch: int, state: Any) -> None:
-        """Saves a pytree of arrays as the checkpoint of `epoch`."""
-        if self._manager and epoch not in self._manager.all_steps():
-            self._manager.save(epoch, args=ocp.args.StandardSave(hosts.local(state)))
+        """Saves a pytree of arrays as the checkpoint of `epoch`, and removes older ones.
 
-    def _restored(self, manager: ocp.CheckpointManager, epoch: int, like: Any) -> Any:
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
+        Raises:
+            InputError: it cannot be written, as on a full disc; those before are untouched.
+        """
+        if not hosts.first():
+            return
         try:
-            return manager.restore(epoch, args=ocp.args.StandardRestore(target))
+            with temporary.folder(self.directory, str(epoch)) as folder:
+                part, whole = folder / str(epoch), self.directory / str(epoch)
+                self._orbax.save(part, args=ocp.args.StandardSave(hosts.local(state)))
+                digest.seal_folder(part)
+                if whole.exists():  # a damaged one
+                    shutil.rmtree(whole)
+                part.replace(whole)
         except Exception as error:  # Orbax and TensorStore raise many types
             raise InputError(
-                f"{self.directory / str(epoch)}: the checkpoint cannot be read "
-                f"({' '.join(str(error).split())[:200]}); delete this folder, and the run goes on "
-                "from the one before"
+                f"{self.directory / str(epoch)}: the checkpoint cannot be written "
+                f"({_reason(error)}); make room, and the same command goes on from the one before"
             ) from error
+        earlier = [number for number in self._epochs() if number <= epoch][:KEEP]
+        for number in self._epochs():
+            if number not in earlier:
+                shutil.rmtree(self.directory / str(number), ignore_errors=True)
+
+    def _epochs(self) -> list[int]:
+        """The numbers of the checkpoints, the newest first."""
+        if not self.directory.is_dir():
+            return []
+        names = [path.name for path in self.directory.iterdir()]
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def _newest(self) -> int:
+        """The number of the newest checkpoint that is not damaged; 0: there is none."""
+        for epoch in self._epochs():
+            folder = self.directory / str(epoch)
+            damage = digest.damage_of(folder)
+            if damage is None:
+                return epoch
+            print(
+                f"warning: {folder} is damaged ({damage}): the run goes on from the one before",
+                file=sys.stderr,
+            )
+        return 0
+
+    def _restored(self, epoch: int, like: Any) -> Any:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
+        folder = self.directory / str(epoch)
+        try:
+            return self._orbax.restore(folder, args=ocp.args.StandardRestore(target))
+        except Exception as error:  # Orbax and TensorStore raise many types
+            raise InputError(
+                f"{folder}: the checkpoint cannot be read ({_reason(error)}); delete this folder, "
+                "and the run goes on from the one before"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """One line; TensorStore's own is of the length of a page."""
+    text = " ".join(str(error).split())
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return text[:200] or type(error).__name__
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

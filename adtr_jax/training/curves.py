@@ -1,13 +1,12 @@
 """The learning curves of a training, from its log, and whether it was too short."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from adtr_jax.files.run_folder import LOG
+from adtr_jax.training import log
 
 # Where the held-out loss falls by this share in the second half of the epochs, more are advised.
 # The last ones by themselves say nothing: as the learning rate goes to zero, the loss is flat at
@@ -32,13 +31,14 @@ class Curves(NamedTuple):
 
     @classmethod
     def read(cls, directory: Path) -> "Curves":
-        """Reads the log of a training from its folder."""
-        lines = [json.loads(line) for line in (directory / LOG).read_text().splitlines()]
+        """Reads the log of a training from its folder, as far as it is sound."""
+        lines = log.read(directory)
+        held = [line for line in lines if "validation_loss" in line]
         epochs, loss, held_out = (
-            np.array([line[name] for line in lines if name in line])
+            np.array([line[name] for line in held or lines if name in line])
             for name in ("epoch", "loss", "validation_loss")
         )
-        return cls(epochs, loss, held_out if len(held_out) else None)
+        return cls(epochs, loss, held_out if held else None)
 
     def remark(self, epochs: int, option: str) -> str:
         """Returns what the held-out images say of the training's length; "" where it is nothing.

@@ -1,7 +1,5 @@
 """State, step and loop: a pure step over cached features, an epoch as one compiled scan."""
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from adtr_jax.devices import hosts
 from adtr_jax.devices.loader import EpochPart, Loader, Shard, take_batch
 from adtr_jax.devices.sharding import AXIS, per_device, place, replicated, split
 from adtr_jax.errors import InputError, Stopped
+from adtr_jax.interrupt import Deferral
 from adtr_jax.nn.dropout import seeds
 from adtr_jax.training.early_stopping import Best
 from adtr_jax.training.sampling import Sampling
@@ -268,7 +267,8 @@ def fit(
         if data.held_out is not None:
             validate = compile_validation(loss, data.held_out, settings.batch_size, mesh, limit)
         log = TrainingLog(directory, epochs, done, sampling.images, label)
-        with log, _Interrupt() as interrupt:
+        notice = "stopping after this epoch; once more to stop at once"
+        with log, Deferral(notice) as interrupt:
             saved = time.monotonic()
             for number in range(done + 1, epochs + 1):
                 order, weight = sampling.epoch(number, mesh.size)
@@ -312,26 +312,3 @@ def _mean(losses: list[Array], weight: np.ndarray) -> float:
     """Returns the mean loss of an epoch's images, the last batch weighted by its size."""
     values = np.concatenate([np.asarray(part, np.float64) for part in losses])
     return float(np.average(values, weights=weight.sum(axis=1)))
-
-
-class _Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the epoch; a second stops."""
-
-    def __enter__(self) -> "_Interrupt":
-        self.asked = False
-        self._previous = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        # Not print: the signal may arrive in the middle of another one.
-        os.write(2, b"\nstopping after this epoch; once more to stop at once\n")

@@ -1,0 +1,78 @@
+"""Folders that one command uses at a time."""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from adtr_jax.errors import InputError
+
+LOCK, HOLDER = ".lock", ".lock.json"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other commands out of a folder, which is made if need be.
+
+    The lock is the operating system's: it ends with the process, however that ends. Where the file
+    system has none, as some network drives, nobody is kept out.
+
+    Raises:
+        InputError: another command is using the folder; says which.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with acquired(directory / LOCK) as lock:
+        if lock is False:
+            raise InputError(
+                f"another command ({_holder(directory)}) is using {directory}: wait for it or stop "
+                "it, or choose another folder with --out"
+            )
+        holder = directory / HOLDER
+        with contextlib.suppress(OSError):  # on a full disc the message says less
+            now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            holder.write_text(
+                json.dumps({"pid": os.getpid(), "host": platform.node(), "since": now})
+            )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                holder.unlink()
+
+
+@contextmanager
+def acquired(file: Path) -> Iterator[bool | None]:
+    """Locks a file, which is made if need be, until the context is left or the process ends.
+
+    Yields:
+        True; or False, where another process holds it; or None, where there are no locks.
+    """
+    import filelock  # takes 30 ms
+
+    lock: Any = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):
+        yield None
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _holder(directory: Path) -> str:
+    """Who holds the lock, as far as it says."""
+    try:
+        held = json.loads((directory / HOLDER).read_text())
+        return f"pid {held['pid']} on {held['host']}, since {held['since']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "which does not say"
