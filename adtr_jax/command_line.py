@@ -140,6 +140,7 @@ def _one_line(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         said = " ".join(str(error).split())
         return f"there is not enough memory{said and f' ({said})'}"
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    file = error.filename if error.filename2 is None else error.filename2
+    if error.strerror and isinstance(file, str | bytes):
+        return f"{os.fsdecode(file)}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

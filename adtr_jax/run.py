@@ -1,8 +1,8 @@
 """Runs one category from images to results: trains, scores, evaluates, and writes to a folder."""
 
 import dataclasses
-import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +32,6 @@ from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation import figures, metrics, plots, report
 from adtr_jax.files import run_folder
-from adtr_jax.files.atomic import write_atomically
 from adtr_jax.html_report import evaluated
 from adtr_jax.html_report.card import ModelCard
 from adtr_jax.training.curves import Curves
@@ -223,6 +222,24 @@ def write_results(
         for sample, score in zip(task.category.test, scores, strict=True)
     ]
     report.write(directory, values, rows)
+    try:
+        _draw(task, directory, maps, rows, values, card=card, decision=decision)
+    except Exception as error:  # of any type: what is measured is measured
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"warning: {directory}: pictures are missing ({reason})", file=sys.stderr)
+
+
+def _draw(
+    task: Task,
+    directory: Path,
+    maps: Float[np.ndarray, "m s s"],
+    rows: list[report.ScoreRow],
+    values: dict[str, float],
+    *,
+    card: ModelCard,
+    decision: Decision | None,
+) -> None:
+    """Draws the test images, and keeps what the report shows of them."""
     findings = figures.Findings(task.test_images, maps, task.masks, rows)
     shutil.rmtree(directory / "pictures", ignore_errors=True)
     figures.save_pictures(directory / "pictures", findings)
@@ -299,9 +316,8 @@ class _Run:
                 digest = model_file.read_header(self.model).sha256
                 card = ModelCard.of(self.directory.name, digest, detector.settings)
                 write_results(self.task, self.directory, maps, scores, values, card=card)
-            file = self.directory / "timings.json"  # evaluating again keeps the other stages
-            earlier = json.loads(file.read_text()) if file.exists() else {}
-            write_atomically(file, json.dumps(earlier | self.timings, indent=2) + "\n")
+            earlier = run_folder.read_timings(self.directory)  # evaluating again keeps the others
+            run_folder.write_timings(self.directory, earlier | self.timings)
         return Result(values, self.timings, detector)
 
     @contextmanager

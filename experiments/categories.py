@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -102,7 +103,12 @@ def measure(
             if directory is not None and options.report and hosts.first():
                 reports.append(page.write(directory))
         except Exception as error:  # of any type: the other categories still run
-            if len(names) == 1 or hosts.lost(error):
+            if hosts.lost(error):
+                raise
+            if name in results:  # what is measured is measured, whatever became of a picture
+                print(f"warning: {name}: {failure(error)}", file=sys.stderr)
+                continue
+            if len(names) == 1:
                 raise
             results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
@@ -125,8 +131,8 @@ def ensure_weights(backbone: str, folder: Path) -> None:
 
 def failure(error: Exception) -> str:
     """Returns the reason of a failure in one line."""
-    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    said = " ".join(str(error).split())
+    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 def _read(
@@ -154,15 +160,37 @@ def _run_one(
     results: Results,
 ) -> Path | None:
     """Returns the folder of the results; None where there is nothing to measure."""
+    from adtr_jax.devices import hosts
+    from adtr_jax.files.lock import locked
+
+    folders = [options.out / category.name]
+    if chosen is not None:
+        folders.append(options.out / f"{category.name}+{chosen.name}")
+    with ExitStack() as stack:
+        with hosts.together():
+            for folder in folders if hosts.first() else ():
+                stack.enter_context(locked(folder))
+        if category.unmeasurable:
+            good_only.run(category, options)
+            return None
+        return _measured(category, chosen, options, folders[-1], before=before, results=results)
+
+
+def _measured(
+    category: "Category",
+    chosen: "Choice | None",
+    options: Options,
+    directory: Path,
+    *,
+    before: Results,
+    results: Results,
+) -> Path:
+    """Returns the folder of the results, in which the model is trained and evaluated."""
     from adtr_jax import run
 
-    if category.unmeasurable:
-        good_only.run(category, options)
-        return None
     task = run.Task.read(category, options.settings, options.devices)
     if options.tsne:
         _ = task.required_masks  # before anything is trained
-    directory = options.out / category.name
     memory_limit = None if options.memory is None else int(1e9 * options.memory)
     if chosen is None:
         result = run.train_and_evaluate(
@@ -174,8 +202,7 @@ def _run_one(
             keep_checkpoints=options.keep_checkpoints,
         )
     else:
-        start = (task, directory)
-        directory = options.out / f"{category.name}+{chosen.name}"
+        start = (task, options.out / category.name)
         normal_only, result = run.train_and_evaluate_plus(
             start,
             chosen.anomalies,
@@ -187,9 +214,9 @@ def _run_one(
             keep_checkpoints=options.keep_checkpoints,
         )
         before[category.name] = normal_only.metrics
+    results[category.name] = result.metrics
     if options.tsne:
         run.save_tsne(cast("AdtrDetector", result.detector), task, directory / "tsne.png")
-    results[category.name] = result.metrics
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
     print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")
     return directory

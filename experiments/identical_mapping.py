@@ -82,13 +82,14 @@ def run(options: IdenticalMapping) -> None:
 
     from adtr_jax import backbones
     from adtr_jax.data import folders, mvtec_ad
-    from adtr_jax.devices.sharding import one_device_a_core
+    from adtr_jax.devices.sharding import one_device_a_core, require_devices
     from adtr_jax.evaluation import plots
     from adtr_jax.files.atomic import write_atomically
     from adtr_jax.run import Task
     from experiments import one_layer_study
 
     one_device_a_core()
+    require_devices()
     if options.data is None:
         category = mvtec_ad.read_category(options.category)
     else:

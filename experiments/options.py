@@ -95,15 +95,18 @@ def main(
             out=default.out if chosen == method else Path(f"{default.out}_{chosen}"),
         )
         options = parse(type(default), words, prog=prog, default=default)
+        from adtr_jax.devices.sharding import one_device_a_core, require_devices
+
         if options.hosts is not None:
             from adtr_jax.devices import hosts
 
             hosts.join(options.hosts)
+            require_devices()
             return 0 if hosts.until_one_fails(lambda: run(options)) else 1
         from adtr_jax.devices.compile_cache import keep_compiled_programs
-        from adtr_jax.devices.sharding import one_device_a_core
 
         one_device_a_core()
+        require_devices()
         keep_compiled_programs()
         return 0 if run(options) else 1
 

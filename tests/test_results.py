@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import platform
 import random
+import re
 import subprocess
 import sys
 import time
@@ -267,9 +270,11 @@ def test_two_commands_do_not_write_to_one_folder(tmp_path):
     with Results(tmp_path, {}):
         command = [sys.executable, "-c", code, str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout == (
-            f"{tmp_path} is being written to by another command: stop it or wait for it, or choose "
-            "another folder with --out=DIR\n"
+        assert re.fullmatch(
+            rf"another command \(pid {os.getpid()} on {re.escape(platform.node())}, since "
+            rf"20[\d: +-]+\) is using {tmp_path}: wait for it or stop it, or choose another folder "
+            r"with --out\n",
+            done.stdout,
         )
     assert subprocess.run(command, capture_output=True, check=True).stdout == b""
 
@@ -337,4 +342,12 @@ def test_sigkill_while_the_folder_is_opened_loses_nothing(tmp_path):
         lines = (tmp_path / "predictions.jsonl").read_bytes().split(b"\n")
         assert len([line for line in lines if b'"error": null' in line]) == 3000
     assert len(write(tmp_path, run={"model": "m"}).done) == 3000
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_parts_that_a_kill_has_left_are_removed(tmp_path):
+    write(tmp_path, row())
+    for folder in ("overlays", "previews"):
+        (tmp_path / folder / ".a.png.part").write_bytes(b"half")
+    write(tmp_path, row("b.png"))
+    assert not list(tmp_path.rglob("*.part"))

@@ -1,11 +1,8 @@
 """From good images to a model with a threshold."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +28,7 @@ from adtr_jax.devices.compile_cache import keep_compiled_programs
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError, Stopped
+from adtr_jax.files import lock, temporary
 from adtr_jax.files.atomic import write_atomically
 
 
@@ -247,20 +245,19 @@ def _work_folder(out: str | Path | None, fingerprint: str) -> Iterator[Path]:
     Without a file to write the model to there is nothing to find it again by.
     """
     if out is None:
-        with tempfile.TemporaryDirectory() as temporary:
+        with temporary.folder(None, "adtr_jax") as folder:
             try:
-                yield Path(temporary)
+                yield folder
             except Stopped:
                 text = "stopped; give `out`, the model's file, and the same call goes on next time"
                 raise Stopped(text) from None
         return
     path = Path(out).expanduser().absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder, claim = path.parent / f".{path.name}.training", "job.txt"
-    held = folder / claim
-    if folder.exists() and not (held.is_file() and held.read_text() == fingerprint):
-        shutil.rmtree(folder)  # of other images or settings
-    write_atomically(held, fingerprint)
-    yield folder
-    with contextlib.suppress(OSError):
-        shutil.rmtree(folder)
+    folder = path.parent / f".{path.name}.training"
+    held = folder / "job.txt"
+    with lock.locked(folder):
+        if not (held.is_file() and held.read_bytes() == fingerprint.encode()):
+            lock.clear(folder)  # of other images or settings
+        write_atomically(held, fingerprint)
+        yield folder
+        lock.clear(folder)

@@ -1,6 +1,5 @@
 """`adtr-jax evaluate MODEL --good=DIR --defects=DIR`."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import tyro
 from adtr_jax.command_line import parse
 from adtr_jax.commands.model_options import ModelOptions
 from adtr_jax.errors import InputError
-from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files import run_folder
+from adtr_jax.files.lock import locked
 
 PROG = "adtr-jax evaluate"
 
@@ -36,7 +36,9 @@ class Evaluate(ModelOptions):
 
 def main(words: Sequence[str]) -> int:
     """Parses the command line and evaluates; returns the exit status."""
-    run(parse(Evaluate, words, prog=PROG))
+    options = parse(Evaluate, words, prog=PROG)
+    with locked(options.out):
+        run(options)
     return 0
 
 
@@ -68,7 +70,7 @@ def run(options: Evaluate) -> dict[str, float]:
     decision = model.decision
     card = options.card(model)
     write_results(task, options.out, maps, scores, values, card=card, decision=decision)
-    write_atomically(options.out / "timings.json", json.dumps(timings, indent=2) + "\n")
+    run_folder.write_timings(options.out, timings)
     print(report.table({category.name: values}, what="model"))
     if decision is None:
         print("the model is not calibrated: it has no threshold to measure")

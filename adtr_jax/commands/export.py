@@ -62,7 +62,9 @@ def run(options: Export, out: Path) -> None:
     """Exports, and says how far the file is from the model."""
     from adtr_jax.api import int8
     from adtr_jax.api.model import load
+    from adtr_jax.devices.sharding import require_devices
 
+    require_devices()
     begun = time.monotonic()
     model = load(options.model, options.weights)
     if options.int8 is None:

@@ -100,9 +100,10 @@ def main(words: Sequence[str]) -> int:
 
 def run(options: Fit) -> "Model":
     """Fits the model, and says what its threshold promises."""
-    from adtr_jax.devices.sharding import one_device_a_core
+    from adtr_jax.devices.sharding import one_device_a_core, require_devices
 
     one_device_a_core()
+    require_devices()
     from adtr_jax.api.fit import fit
     from adtr_jax.api.model import load
 

@@ -30,9 +30,10 @@ class ModelOptions:
     def load(self) -> "Model":
         """Loads the model with the threshold asked for; raises InputError as `load` does."""
         if format_of(self.model) != "onnx":
-            from adtr_jax.devices.sharding import one_device_a_core
+            from adtr_jax.devices.sharding import one_device_a_core, require_devices
 
             one_device_a_core()
+            require_devices()
         from adtr_jax.api.model import load
 
         model = load(self.model, self.weights)

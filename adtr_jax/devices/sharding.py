@@ -34,6 +34,19 @@ def one_device_a_core() -> None:
         jax.config.update("jax_num_cpu_devices", min(cores or 1, MOST_CORES))
 
 
+def require_devices() -> None:
+    """Initialises JAX; raises InputError where it does not find the devices it was told to use."""
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # without CUDA, the latter says nothing
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"JAX cannot use JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+            f"{reason and f' ({reason})'}: install JAX for it, as by pip install 'jax[cuda13]', or "
+            "unset the variable"
+        ) from None
+
+
 def device_mesh(count: int | None = None) -> Mesh:
     """Returns a one-axis mesh over the first `count` devices of every process.
 

@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from adtr_jax.evaluation.overlay import OUTLINE, overlay
 from adtr_jax.evaluation.report import ScoreRow
-from adtr_jax.files.plain_name import plain_name
+from adtr_jax.files.plain_name import drawable, plain_name
 
 COLOURS = matplotlib.colormaps["inferno"]
 # The scale runs between these quantiles of all pixels' scores; what lies outside takes its ends.
@@ -228,6 +228,7 @@ def _title(row: ScoreRow, length: int) -> str:
 
 
 def _cut(text: str, length: int) -> str:
+    text = drawable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adtr_jax.evaluation.metrics import METRICS
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files.plain_name import drawable
 from adtr_jax.files.spreadsheet import csv_line, path_cell, text_cell
 
 # The two lines of a metric's heading, in the order of the columns.
@@ -162,4 +163,4 @@ def _per_cent(value: float | None) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return drawable(" ".join(text.split()))

@@ -27,7 +27,7 @@ from PIL import Image
 
 from adtr_jax.evaluation.preview import Preview
 from adtr_jax.files import results_folder
-from adtr_jax.files.atomic import write_unsynced
+from adtr_jax.files.atomic import remove_parts, write_unsynced
 from adtr_jax.files.plain_name import plain_name
 from adtr_jax.files.results_folder import CSV, JSONL, OVERLAYS, PREVIEWS
 from adtr_jax.files.spreadsheet import csv_line, path_cell, text_cell
@@ -119,6 +119,7 @@ class Results:
             opened.enter_context(results_folder.claimed(self._directory, self._run))
             for folder in (OVERLAYS, PREVIEWS):
                 (self._directory / folder).mkdir(exist_ok=True)
+                remove_parts(self._directory / folder)
             self._put_in_order()
             # Room for a row in one piece, flushed row by row.
             self._jsonl, self._csv = (

@@ -28,8 +28,8 @@ def write_unsynced(path: Path, content: bytes) -> None:
     """Writes one of thousands of files that can be made again, so that nobody sees a part of it.
 
     Without waiting for the disc, as `write_atomically` does: after a power cut the file may be
-    empty. A killed process leaves one hidden part behind, which the next attempt replaces. The
-    folder must exist, and no two processes may write the same file.
+    empty. A killed process leaves one hidden part behind (`remove_parts`). The folder must exist,
+    and no two processes may write to it.
 
     Raises:
         OSError: the file cannot be written; an older one is untouched.
@@ -37,3 +37,9 @@ def write_unsynced(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
     part.replace(path)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what killed processes have left of `write_unsynced`; no other may write there now."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,19 +18,21 @@ LOCK, HOLDER = ".lock", ".lock.json"
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keeps other commands out of a folder, which is made if need be.
+    """Keeps other commands out of a folder, which is made if need be, and removed if left empty.
 
     The lock is the operating system's: it ends with the process, however that ends. Where the file
     system has none, as some network drives, nobody is kept out.
 
     Raises:
-        InputError: another command is using the folder; says which.
+        InputError: it is a file, or another command is using the folder; says which.
     """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: choose a folder with --out")
     directory.mkdir(parents=True, exist_ok=True)
     with acquired(directory / LOCK) as lock:
         if lock is False:
             raise InputError(
-                f"another command ({_holder(directory)}) is using {directory}: wait for it or stop "
+                f"another command{_holder(directory)} is using {directory}: wait for it or stop "
                 "it, or choose another folder with --out"
             )
         holder = directory / HOLDER
@@ -43,6 +46,18 @@ def locked(directory: Path) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 holder.unlink()
+                if [path.name for path in directory.iterdir()] == [LOCK]:
+                    shutil.rmtree(directory)
+
+
+def clear(directory: Path) -> None:
+    """Deletes all in a folder that is locked but the lock."""
+    for path in directory.iterdir():
+        if path.name not in (LOCK, HOLDER):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -73,6 +88,6 @@ def _holder(directory: Path) -> str:
     """Who holds the lock, as far as it says."""
     try:
         held = json.loads((directory / HOLDER).read_text())
-        return f"pid {held['pid']} on {held['host']}, since {held['since']}"
+        return f" (pid {held['pid']} on {held['host']}, since {held['since']})"
     except (OSError, ValueError, LookupError, TypeError):
-        return "which does not say"
+        return ", which does not say who it is,"

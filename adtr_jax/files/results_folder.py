@@ -1,19 +1,14 @@
 """The folder of predictions: what is in it, and whose it is."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from adtr_jax.errors import InputError
 from adtr_jax.files.atomic import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from adtr_jax.files.lock import locked
 
 CSV = "predictions.csv"
 JSONL = "predictions.jsonl"
@@ -27,8 +22,7 @@ CLAIM = "settings.json"
 def claimed(directory: Path, run: Mapping[str, Any]) -> Iterator[None]:
     """Makes the folder this run's own, or checks that it already is, and keeps others out.
 
-    Other processes cannot write to it until the context is left or this process ends. (Where the
-    system has no locks of folders, as Windows and some network drives, they can.)
+    Other commands cannot use it until the context is left or this process ends (`lock.locked`).
 
     Args:
         directory: the folder; it is made if need be.
@@ -36,13 +30,10 @@ def claimed(directory: Path, run: Mapping[str, Any]) -> Iterator[None]:
             threshold, and so on.
 
     Raises:
-        InputError: the folder is a file, is being written to, or holds predictions of a run that
-            differs or is unknown; the message names what differs.
+        InputError: the folder is a file, is in use, or holds predictions of a run that differs or
+            is unknown; the message names what differs.
     """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file: choose a folder with --out=DIR")
-    directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with locked(directory):
         _claim(directory, run)
         yield
 
@@ -70,26 +61,6 @@ def _claim(directory: Path, run: Mapping[str, Any]) -> None:
         if (directory / part).exists():
             raise InputError(f"{directory} holds {part} without its {CLAIM}; {remedy}")
     write_atomically(file, json.dumps(run, indent=2) + "\n")
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # network drives without locks
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"{directory} is being written to by another command: stop it or wait for it, "
-                    "or choose another folder with --out=DIR"
-                ) from None
-        yield
-    finally:
-        os.close(folder)
 
 
 def _shown(value: Any) -> str:

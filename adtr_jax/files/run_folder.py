@@ -1,5 +1,6 @@
 """The folder of one run: which run owns it, and what in it may be deleted."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 CLAIM = "settings.json"
 LOG = "log.jsonl"
+TIMINGS = "timings.json"
 CURVES = "curves.png"
 # All that a run writes, in the order of deletion: what a later run could mistake for its own first,
 # the claim last. Nothing else in the folder is touched.
 PARTS = (
     *(MODEL, CHECKPOINTS, LOG, CURVES, "tensorboard", "metrics.json", "scores.csv"),
-    *("timings.json", "overview.png", "histogram.png", "tsne.png", "pictures"),
+    *(TIMINGS, "overview.png", "histogram.png", "tsne.png", "pictures"),
     *("report.html", "model_card.json", "images.jsonl", "previews", "predictions", CLAIM),
 )
 
@@ -51,6 +53,21 @@ def claim(directory: Path, run: Mapping[str, Any], *, retrain: bool) -> None:
     write_atomically(file, json.dumps(run, indent=2) + "\n")
 
 
+def read_timings(directory: Path) -> dict[str, float]:
+    """Reads the seconds of each stage of a run, as far as they are sound; nobody needs them."""
+    try:
+        values = json.loads((directory / TIMINGS).read_bytes())
+        return {stage: float(seconds) for stage, seconds in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def write_timings(directory: Path, seconds: Mapping[str, float]) -> None:
+    """Writes them, if it can."""
+    with contextlib.suppress(OSError):
+        write_atomically(directory / TIMINGS, json.dumps(dict(seconds), indent=2) + "\n")
+
+
 def _difference(key: str, was: Any, now: Any) -> str:
     """In words, for a value or for a mapping of files to digests."""
     if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
@@ -71,8 +88,8 @@ def _difference(key: str, was: Any, now: Any) -> str:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        held = json.loads(file.read_text())
-    except ValueError:
+        held = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
 

@@ -17,13 +17,13 @@ from adtr_jax.evaluation.report import ScoreRow
 from adtr_jax.evaluation.results import picture_name, read_records
 from adtr_jax.files.atomic import write_atomically
 from adtr_jax.files.results_folder import JSONL, OVERLAYS, PREVIEWS
+from adtr_jax.files.run_folder import read_timings
 from adtr_jax.html_report.card import ModelCard
 
 SCORES = "scores.csv"
 IMAGES = "images.jsonl"
 PICTURES = "pictures"
 METRICS = "metrics.json"
-TIMINGS = "timings.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,10 @@ def _evaluation(folder: Path) -> FolderResults:
             for row, extra in zip(rows, more, strict=True)
         ]
         metrics = json.loads((folder / METRICS).read_text())
-        seconds = json.loads(_text(folder / TIMINGS) or "{}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder} holds damaged results ({reason}): evaluate again") from None
-    times = {stage: f"{value:.1f} s" for stage, value in seconds.items()}
+    times = {stage: f"{value:.1f} s" for stage, value in read_timings(folder).items()}
     card = ModelCard.read(folder)
     return FolderResults(folder.name, card, items, (), metrics, times)
 

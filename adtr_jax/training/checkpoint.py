@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,12 +32,14 @@ class Checkpoints:
     def __init__(self, directory: Path):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every file it touches
         self.directory = directory.resolve()
-        alone = _alone()
-        # Synchronous: the training step donates its buffers, and a save takes half a second.
-        self._orbax = ocp.Checkpointer(
-            ocp.StandardCheckpointHandler(multiprocessing_options=alone),
-            multiprocessing_options=alone,
-        )
+        self._orbax: ocp.Checkpointer | None = None
+        if hosts.first():
+            alone = _alone()
+            # Synchronous: the training step donates its buffers, and a save takes half a second.
+            self._orbax = ocp.Checkpointer(
+                ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                multiprocessing_options=alone,
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -47,7 +51,7 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         """Ends Orbax's threads, unless another process has died, for which they would wait."""
-        if not (error and hosts.several()):
+        if self._orbax and not (error and hosts.several()):
             self._orbax.close()
 
     def last(self, state: Any) -> tuple[int, Any]:
@@ -63,9 +67,9 @@ class Checkpoints:
         """
         done = 0
         with hosts.together():
-            if hosts.first():
+            if self._orbax:
                 done = self._newest()
-                state = self._restored(done, state) if done else state
+                state = self._restored(self._orbax, done, state) if done else state
         done = int(hosts.from_first(np.int32(done)))
         return done, hosts.from_first(state) if done else state
 
@@ -75,12 +79,14 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written, as on a full disc; those before are untouched.
         """
-        if not hosts.first():
+        if not self._orbax:
             return
         try:
             with temporary.folder(self.directory, str(epoch)) as folder:
                 part, whole = folder / str(epoch), self.directory / str(epoch)
-                self._orbax.save(part, args=ocp.args.StandardSave(hosts.local(state)))
+                with _unicode(folder) as named:
+                    args = ocp.args.StandardSave(hosts.local(state))
+                    self._orbax.save(named / str(epoch), args=args)
                 digest.seal_folder(part)
                 if whole.exists():  # a damaged one
                     shutil.rmtree(whole)
@@ -115,16 +121,32 @@ class Checkpoints:
             )
         return 0
 
-    def _restored(self, epoch: int, like: Any) -> Any:
+    def _restored(self, orbax: ocp.Checkpointer, epoch: int, like: Any) -> Any:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, hosts.local(like))
         folder = self.directory / str(epoch)
         try:
-            return self._orbax.restore(folder, args=ocp.args.StandardRestore(target))
+            with _unicode(folder) as named:
+                return orbax.restore(named, args=ocp.args.StandardRestore(target))
         except Exception as error:  # Orbax and TensorStore raise many types
             raise InputError(
                 f"{folder}: the checkpoint cannot be read ({_reason(error)}); delete this folder, "
                 "and the run goes on from the one before"
             ) from error
+
+
+@contextmanager
+def _unicode(folder: Path) -> Iterator[Path]:
+    """The folder by a name that is Unicode, as TensorStore wants it; Linux allows others."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            yield Path(f"/proc/self/fd/{opened}")
+        finally:
+            os.close(opened)
+    else:
+        yield folder
 
 
 def _reason(error: Exception) -> str:
