@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -141,6 +142,8 @@ def _one_line(error: OSError | MemoryError) -> str:
         said = " ".join(str(error).split())
         return f"there is not enough memory{said and f' ({said})'}"
     file = error.filename if error.filename2 is None else error.filename2
+    said = " ".join(str(error).split()) or type(error).__name__
     if error.strerror and isinstance(file, str | bytes):
-        return f"{os.fsdecode(file)}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        said = f"{os.fsdecode(file)}: {error.strerror}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{said}; make room, and the same command goes on" if full else said

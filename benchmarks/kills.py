@@ -32,8 +32,9 @@ PROG = "python -m benchmarks.kills"
 SIDE = 32
 # Every epoch is saved, where a training of this size would save the last one alone.
 _CODE = (
-    "import sys, runpy; sys.argv[0] = '-m'; import experiments; from adtr_jax.training import train;"
-    "train.SAVE_SECONDS = 0; runpy.run_module('experiments.mvtec', run_name='__main__')"
+    "import sys, runpy; sys.argv[0] = '-m'; import experiments\n"
+    "from adtr_jax.training import train; train.SAVE_SECONDS = 0\n"
+    "runpy.run_module('experiments.mvtec', run_name='__main__')"
 )
 _WORDS = (
     *("--category=patches", "--backbone=pixels", "--layers", "4", f"--image_size={SIDE}"),

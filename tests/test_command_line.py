@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from stripes import call
+from stripes import ROOT, call
 
-from adtr_jax.command_line import parse
+from adtr_jax.command_line import guarded, parse
 from adtr_jax.errors import InputError, unknown
 from experiments.options import peek
 
@@ -116,6 +117,50 @@ def test_the_options_that_choose_the_defaults_are_read_first():
     assert peek(["--method=gtran"], "method", methods) is None
     assert peek(["--method"], "method", methods) is None
     assert peek(["--category=gtrans"], "method", methods) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "error: there is not enough memory"),
+        (MemoryError("Unable to allocate\n9 GiB"), "error: there is not enough memory (Unable to "),
+        (OSError(), "error: OSError"),
+        (
+            OSError(28, "No space"),
+            "error: [Errno 28] No space; make room, and the same command goes",
+        ),
+        (OSError(21, "Is a directory", "a/b"), "error: a/b: Is a directory"),
+        (OSError(21, "Is a directory", "part", None, "a/b"), "error: a/b: Is a directory"),
+        (OSError(2, "No such file", b"a\xff"), "error: a\\udcff: No such file"),
+    ],
+)
+def test_no_error_is_without_words(error, line, capsys):
+    def fail() -> int:
+        raise error
+
+    assert guarded(fail, "") == 2
+    said = capsys.readouterr().err.encode(errors="backslashreplace").decode()
+    assert said.startswith(line) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_devices_that_are_not_there(platform, tmp_path):
+    if platform == "cuda" and any(find_spec(f"jax_cuda{n}_plugin") for n in (12, 13)):
+        pytest.skip("JAX for CUDA is installed")
+    words = ["adtr_jax", "fit", str(tmp_path), f"--out={tmp_path / 'm.adtr'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: JAX cannot use JAX_PLATFORMS={platform}"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_long_lists_are_cut():

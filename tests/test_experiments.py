@@ -137,6 +137,30 @@ def test_a_finished_run_is_evaluated_but_not_trained_again(finished, common):
     assert (directory / "metrics.json").read_text() == metrics
 
 
+def test_a_finished_run_survives_damaged_notes_and_undrawable_pictures(finished, common):
+    """What is measured is measured."""
+    directory, _ = finished
+    timings, metrics = (directory / name for name in ("timings.json", "metrics.json"))
+    seconds, before = json.loads(timings.read_text()), metrics.read_text()
+    assert {"features", "training", "scoring"} < seconds.keys()
+    pictures = directory / "pictures"
+    for damaged in ('{"scoring": {}}', "\xff"):
+        timings.write_text(damaged, encoding="latin-1")
+        shutil.rmtree(pictures)
+        pictures.write_text("a file where a folder should be")
+        result = call("--category=stripes", *common)
+        pictures.unlink()
+        assert result.returncode == 0, result.stderr
+        warning = f"warning: {directory}: pictures are missing (FileExistsError: "
+        assert result.stderr.startswith(warning), result.stderr
+        assert metrics.read_text() == before and "stripes" in result.stdout
+        assert json.loads(timings.read_text()).keys() == {"scoring", "metrics", "pictures"}
+        pictures.mkdir()
+    assert call("--category=stripes", *common).returncode == 0
+    assert len(list(pictures.iterdir())) == 16
+    timings.write_text(json.dumps(seconds))
+
+
 def test_other_settings_are_refused(finished, common):
     result = call("--category=stripes", *common, "--epochs=7")
     assert result.returncode == 2
@@ -192,6 +216,64 @@ def test_a_category_of_good_images_only(data, tmp_path):
     refused = call("--category=good", *flags, "--study=target", module="experiments.ablation")
     assert refused.returncode == 1
     assert "good: there are no anomalous test images: put normal ones into" in refused.stderr
+
+
+def test_a_full_disc_is_one_line_and_the_same_command_goes_on(data, tmp_path):
+    """Full at the features, then at the checkpoint, then there is room."""
+    disc = tmp_path / "disc"
+    disc.mkdir()
+    flags = ["--category=stripes", f"--data={data}", *PIXELS, "--memory=0"]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disc)]
+    if os.name != "posix" or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount a disc")
+    try:
+        for size, line in (
+            ("300k", "error: [Errno 28] No space left on device; make room, and the same command"),
+            (
+                "1200k",
+                f"error: {disc}/stripes/checkpoints/15: the checkpoint cannot be written (No ",
+            ),
+            ("50m", ""),
+        ):
+            subprocess.run(["mount", "-o", f"remount,size={size}", str(disc)], check=True)
+            result = call(*flags, f"--out={disc}")
+            assert result.returncode == (2 if line else 0)
+            assert result.stderr.startswith(line) and result.stderr.count("\n") == bool(line)
+            assert not list(disc.rglob("*.part"))
+        assert call(*flags, f"--out={tmp_path}/whole").returncode == 0
+        ours, whole = (
+            (folder / "stripes/model.safetensors").read_bytes()
+            for folder in (disc, tmp_path / "whole")
+        )
+        assert ours == whole
+    finally:
+        subprocess.run(["umount", str(disc)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its file names must be Unicode")
+def test_names_that_are_no_text_and_outputs_that_lack_letters(data, tmp_path):
+    """Of the category, a kind of defect, an image and the results; and a notebook's backend."""
+    odd = os.fsdecode(b"st\xffpes")
+    category = tmp_path / "data" / odd
+    shutil.copytree(data / "stripes", category)
+    for part in ("test", "ground_truth"):
+        (category / part / "noise").rename(category / part / os.fsdecode(b"\xfe, \xc3\xa4"))
+    (category / "test/good/016.png").rename(category / "test/good" / os.fsdecode(b"\xfc.png"))
+    out = tmp_path / os.fsdecode(b"out\xff")
+    result = subprocess.run(
+        command("experiments.mvtec", "--category=all", f"--data={tmp_path}/data", f"--out={out}")
+        + PIXELS,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "nonsense"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.decode("ascii").splitlines()
+    assert lines[-2].startswith("st\\udcffpes  ") and lines[-2].split()[1] == "100.0"
+    assert len(list((out / odd / "pictures").iterdir())) == 16
+    for file in ("report.html", "scores.csv", "overview.png", "images.jsonl"):
+        assert (out / odd / file).stat().st_size
 
 
 def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -232,6 +233,15 @@ def test_a_full_disc_is_one_line_and_the_same_command_goes_on(whole_run, tmp_pat
     assert list((tmp_path / "checkpoints").iterdir()) == []
     _finish(_start(tmp_path, epochs=12))
     assert np.array_equal(np.load(whole_run / "params.npy"), np.load(tmp_path / "params.npy"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its file names must be Unicode")
+def test_a_folder_whose_name_is_no_text_is_resumed(trained, tmp_path):
+    odd = tmp_path / os.fsdecode(b"odd\xff")
+    assert _call(odd, epochs=3, save_seconds=0).returncode == 0
+    assert _call(odd, epochs=4, save_seconds=0).returncode == 0
+    assert [line["epoch"] for line in _log(odd)] == [1, 2, 3, 4]
+    assert sorted(path.name for path in (odd / "checkpoints").iterdir()) == ["2", "3", "4"]
 
 
 def test_what_killed_processes_left_is_removed(trained):
