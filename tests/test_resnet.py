@@ -369,6 +369,7 @@ def test_a_checkpoint_of_another_hash_is_refused(tmp_path, state):
     assert str(caught.value) == (
         f"{checkpoint}: its SHA-256 is {digest}, but that of the published checkpoint of resnet-18 "
         "is f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec; download "
-        "https://download.pytorch.org/models/resnet18-f37072fd.pth again, or by hand and run `python -m conversion resnet-18 --checkpoint=FILE`"
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth again, or by hand and run "
+        "`python -m conversion resnet-18 --checkpoint=FILE`"
     )
     assert list(tmp_path.iterdir()) == [checkpoint]
