@@ -141,6 +141,8 @@ def main() -> int:
 
     def action() -> int:
         options = parse(Kills, sys.argv[1:], prog=PROG)
+        # In a script's background it is ignored, which the commands would inherit.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         found = measure(options)
         for what, count in found.most_common():
             print(f"{count} of {options.kills}: {what}")

@@ -15,6 +15,7 @@ from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors import cache_key as cache_key_module
 from adtr_jax.detectors.cache_key import cache_key
 from adtr_jax.devices.feature_cache import BLOCK, FeatureCache
+from adtr_jax.files import temporary
 
 CHANGES = (("layers", (3,)), ("dtype", "bfloat16"))
 SHAPES = [(5, 4, 3), (5,)]
@@ -137,6 +138,14 @@ def test_a_cut_file_is_made_again(tmp_path, counted, size):
     file.write_bytes(file.read_bytes()[:size])
     counted.of(FeatureCache(tmp_path, 0))
     assert counted.fills == 2
+
+
+def test_what_killed_processes_left_is_removed(tmp_path, counted):
+    left = tmp_path / f".0123-killed{temporary.SUFFIX}"
+    left.mkdir()
+    (left / "0123.features").write_bytes(bytes(1000))
+    counted.of(FeatureCache(tmp_path))  # in memory
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_fails_leaves_no_file(tmp_path):

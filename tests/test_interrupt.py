@@ -14,6 +14,8 @@ from adtr_jax.interrupt import Deferral
 
 
 def started(*words: str) -> subprocess.Popen[str]:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background; inherited
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,

@@ -82,14 +82,15 @@ def test_a_holder_that_does_not_say_who_it_is(tmp_path):
 
 
 def test_a_temporary_folder_of_nobody_is_removed_and_others_stay(tmp_path):
-    (tmp_path / ".a.part").mkdir()
-    (tmp_path / ".a.part" / "b").touch()
-    (tmp_path / ".file.part").touch()
-    (tmp_path / "c.part").mkdir()
+    (tmp_path / f".a{temporary.SUFFIX}").mkdir()
+    (tmp_path / f".a{temporary.SUFFIX}" / "b").touch()
+    (tmp_path / f".file{temporary.SUFFIX}").touch()
+    (tmp_path / ".others.part").mkdir()
     with temporary.folder(tmp_path, "mine") as mine:
         temporary.sweep(tmp_path)
         assert mine.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".file.part", "c.part"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f".file{temporary.SUFFIX}", ".others.part"]
 
 
 def test_many_at_once_do_not_sweep_each_other(tmp_path):

@@ -246,7 +246,7 @@ def test_a_folder_whose_name_is_no_text_is_resumed(trained, tmp_path):
 
 def test_what_killed_processes_left_is_removed(trained):
     """The parts of a checkpoint too, but not those of a process that lives."""
-    left = trained / "checkpoints" / ".4-killed.part"
+    left = trained / "checkpoints" / f".4-killed{temporary.SUFFIX}"
     (left / "4").mkdir(parents=True)
     (left / "4" / "half").write_bytes(b"half")
     with temporary.folder(trained / "checkpoints", "alive") as alive:

@@ -51,6 +51,7 @@ class FeatureCache:
             key: returns all that the values depend on, as JSON values.
             fill: writes the values into the given arrays.
         """
+        temporary.sweep(self.directory)
         limit = memory.of_host() if self.limit is None else self.limit
         if 4 * sum(int(np.prod(shape)) for shape in shapes) <= limit:
             arrays = [np.empty(shape, np.float32) for shape in shapes]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adtr_jax.files.lock import acquired
 
-SUFFIX = ".part"
+SUFFIX = ".adtr_jax.part"  # nobody else's, for they are removed
 _LOCK = "lock"  # held by the process that the folder is of
 
 
