@@ -30,8 +30,9 @@ def take_over(line: str) -> None:
     _line, _pair = line, socket.socketpair()
     _pair[1].setblocking(False)
     signal.set_wakeup_fd(_pair[1].fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_listen, args=_pair[:1], daemon=True).start()
     signal.signal(signal.SIGINT, _handle)
+    # What came before it listens waits in the pair.
+    threading.Thread(target=_listen, args=_pair[:1], daemon=True).start()
 
 
 class Deferral:
