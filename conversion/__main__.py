@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
         return 0
 
-    return guarded(action, "interrupted: nothing was written")
+    return guarded(action, "interrupted; the same command goes on with a download")
 
 
 if __name__ == "__main__":
