@@ -115,7 +115,9 @@ def _serve(
     inputs: Mapping[str, Files],
     limits: Limits,
 ) -> None:
-    warnings.simplefilter("always")
+    warnings.simplefilter("always")  # of those that Python shows
+    for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", kind)
     with tempfile.TemporaryDirectory() as root:
         try:
             judge = _Judge(read, checked, inputs, Path(root), limits)
