@@ -9,7 +9,7 @@ import sys
 
 from adtr_jax import interrupt
 
-INTERRUPTED = "interrupted: nothing was written"
+INTERRUPTED = "interrupted; the same command goes on with a download"
 
 if sys.argv[:1] == ["-m"]:  # `python -m conversion` begins; what it imports takes a second
     interrupt.take_over(INTERRUPTED)

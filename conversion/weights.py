@@ -41,7 +41,7 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path | None = Non
     entry = manifest.entry(name)
     out = weights_folder() if out is None else out
     _require_writable(out)  # before a long download, not after it
-    data, where = _obtain(entry, checkpoint)
+    data, where = _obtain(entry, checkpoint, out)
     found = hashlib.sha256(data).hexdigest()
     _verify(found, entry, where)
     tensors = to_flax(torch_file.decode(data, where), name, source=where)
@@ -85,7 +85,7 @@ def licence(name: str) -> str:
     return "" if name == PIXELS else manifest.entry(name).licence
 
 
-def _obtain(entry: manifest.Entry, checkpoint: Path | None) -> tuple[bytes, str]:
+def _obtain(entry: manifest.Entry, checkpoint: Path | None, out: Path) -> tuple[bytes, str]:
     """The checkpoint's bytes, and the path or URL that errors name."""
     if checkpoint is None and entry.package:
         checkpoint = _packaged(entry)
@@ -95,10 +95,13 @@ def _obtain(entry: manifest.Entry, checkpoint: Path | None) -> tuple[bytes, str]
         raise InputError(
             f"no checkpoint of {entry.name} is published in PyTorch's format; {entry.remedy}"
         )
-    from conversion.download import download
+    from adtr_jax.files.download import downloaded
 
-    content = download(entry.url, limit=torch_file.MAX_BYTES, command=entry.command)
-    return content, entry.url
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f".{entry.url.rpartition('/')[2]}.part"
+    remedy = f"download it by hand and run `{entry.command}`"
+    with downloaded(entry.url, part, limit=torch_file.MAX_BYTES, remedy=remedy) as path:
+        return path.read_bytes(), entry.url
 
 
 def _packaged(entry: manifest.Entry) -> Path:

@@ -1,6 +1,5 @@
 """Downloading and preparing MVTec-AD, on a tiny archive served from this machine."""
 
-import errno
 import hashlib
 import io
 import socket
@@ -153,8 +152,7 @@ def test_wrong_checksum(archive: Archive, tmp_path: Path) -> None:
 def test_page_gone(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "served" / NAME).unlink()
     message = read_error(tmp_path / "tfds")
-    assert message.startswith(f"cannot download {archive.url} (Failed to get url")
-    assert "HTTP code: 404" in message
+    assert message.startswith(f"{archive.url}: download failed (HTTP status 404 File not found); ")
 
 
 def test_no_network(
@@ -168,7 +166,7 @@ def test_no_network(
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/{NAME}"
         monkeypatch.setattr(mvtec_ad_archive, "ARCHIVE", Archive(url, archive.size, archive.sha256))
         message = read_error(tmp_path / "tfds")
-    assert message.startswith(f"cannot download {url} ([Errno {errno.ECONNREFUSED}] Connection re")
+    assert message.startswith(f"{url}: download failed (no connection); ")
     assert "Retrying" not in caplog.text
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,12 +19,35 @@ from adtr_jax.devices import hosts
 from adtr_jax.errors import InputError
 
 EPOCHS = 30
-# A checkpoint after every epoch.
 COMMAND = """
 import runpy
-from adtr_jax.training import train
-train.SAVE_SECONDS = 0
 runpy.run_module("experiments.mvtec", run_name="__main__", alter_sys=True)
+"""
+# A checkpoint after every epoch.
+SAVING = f"from adtr_jax.training import train; train.SAVE_SECONDS = 0\n{COMMAND}"
+# The command several times, with one folder of data each, in processes that have met once.
+SEVERAL = """
+import sys
+from adtr_jax.devices import hosts
+from experiments import mvtec
+from experiments.options import main
+
+*flags, where = sys.argv[1:]
+hosts.join(where.removeprefix("--hosts="))
+hosts.join = lambda where: None
+for data in [flag for flag in flags if flag.startswith("--data=")]:
+    sys.argv[1:] = [flag for flag in flags if not flag.startswith("--data=")] + [data, "--hosts=x"]
+    status = main(mvtec.run, mvtec.defaults, mvtec.PRESETS, preset="paper", prog="mvtec")
+    print(f"status {status}", file=sys.stderr)
+"""
+# A process that meets the others and then does something else for ever.
+BUSY = """
+import sys, time
+from adtr_jax.devices import hosts
+hosts.TIMEOUT = 8
+hosts.join(sys.argv[-1].removeprefix("--hosts="))
+print("met", file=sys.stderr, flush=True)
+hosts.until_one_fails(lambda: time.sleep(600))
 """
 FLAGS = [
     *("--category=stripes", "--backbone=pixels", "--image_size=64", "--layers", "4"),
@@ -40,15 +65,17 @@ def data(tmp_path_factory) -> str:
 
 
 @contextmanager
-def pair(flags: list[list[str]], devices: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
-    """The command in two processes, each with so many devices and flags of its own."""
+def pair(
+    flags: list[list[str]], devices: int = 2, code: str = COMMAND
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """The code in two processes, each with so many devices and flags of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [
         subprocess.Popen(
             [
-                *(sys.executable, "-c", COMMAND, *FLAGS, *own),
+                *(sys.executable, "-c", code, *FLAGS, *own),
                 f"--hosts=localhost:{port},{index}/2",
             ],
             cwd=ROOT,
@@ -94,7 +121,7 @@ def test_two_processes_get_the_numbers_of_one_though_one_is_killed(data, tmp_pat
 
     # A dead one ends the other: at once, where a process has one device. Where it has two, one may
     # wait for the other until the dead process is missed, after `hosts.TIMEOUT`.
-    with pair(flags, devices=1) as processes:
+    with pair(flags, devices=1, code=SAVING) as processes:
         wait_for_epoch(log, 3)
         start = time.monotonic()
         processes[1].kill()
@@ -128,24 +155,64 @@ def test_two_processes_get_the_numbers_of_one_though_one_is_killed(data, tmp_pat
     assert scores[0].count("\n") == scores[1].count("\n") == 17
 
 
-@pytest.mark.parametrize("wrong", ["damaged", "missing", "different"])
-def test_what_one_process_finds_wrong_all_say(wrong, data, tmp_path):
+def test_what_one_process_finds_wrong_all_say(data, tmp_path):
     """The second one has a damaged image, none at all, or others."""
-    other = tmp_path / "data"
-    flags = [[data, f"--out={tmp_path}"], [f"--data={other}", f"--out={tmp_path}"]]
-    message = f"error: {other}"
-    if wrong != "missing":
-        write_category(other / "stripes", wide=8)
-    if wrong == "damaged":
-        (other / "stripes/train/good/015.png").write_bytes(b"no image")
-        message = f"error: {other / 'stripes/train/good/015.png'}"
-    if wrong == "different":
-        (other / "stripes/train/good/015.png").unlink()
-        message = "error: the machines differ in their images' names: give all of them the same"
-    with pair(flags) as processes:
+    damaged, missing, different = (tmp_path / name for name in ("damaged", "missing", "different"))
+    for folder in (damaged, different):
+        write_category(folder / "stripes", wide=8)
+    (damaged / "stripes/train/good/015.png").write_bytes(b"no image")
+    (different / "stripes/train/good/015.png").unlink()
+    others = [f"--data={folder}" for folder in (damaged, missing, different)]
+    flags = [[*own, f"--out={tmp_path}"] for own in ([data] * 3, others)]
+    with pair(flags, code=SEVERAL) as processes:
         for status, _, stderr in ends(processes):
-            assert status == 2, stderr
-            assert stderr.strip().splitlines()[-1].startswith(message)
+            assert status == 0, stderr
+            lines = stderr.strip().splitlines()
+            messages = [lines[i - 1] for i, line in enumerate(lines) if line == "status 2"]
+            assert messages[0].startswith(f"error: {damaged / 'stripes/train/good/015.png'}")
+            assert messages[1].startswith(f"error: {missing}")
+            assert messages[2].startswith(
+                "error: the machines differ in their images' names: give all of them the same"
+            )
+            assert len(messages) == 3
+
+
+def first_is_killed(processes: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    processes[0].kill()
+    return processes[1]
+
+
+def second_stops_responding(processes: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    processes[1].send_signal(signal.SIGSTOP)
+    return processes[0]
+
+
+@pytest.mark.parametrize("happens", [first_is_killed, second_stops_responding])
+def test_one_that_dies_before_the_training_ends_the_others_with_one_line(happens):
+    with pair([[], []], code=BUSY) as processes:
+        for process in processes:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "met\n"
+        begin = time.monotonic()
+        other = happens(processes)
+        _, stderr = other.communicate(timeout=60)
+        assert time.monotonic() - begin < 25
+        assert other.returncode == 1
+    assert stderr.startswith(
+        "error: another process has ended, or the network to it is gone (coord"
+    )
+    assert stderr.count("\n") == 1
+
+
+def test_one_that_never_comes_is_not_waited_for_for_ever():
+    with pair([[], []], code=BUSY.replace("TIMEOUT = 8", "START = 3")) as processes:
+        processes[1].kill()
+        ((status, _, stderr),) = ends(processes[:1])
+    assert status == 2
+    assert re.search(
+        r"--hosts=\S+,0/2: the other processes did not come .* within 3 seconds", stderr
+    )
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from adtr_jax.data import mvtec_ad_archive
 from adtr_jax.data.samples import Category
 from adtr_jax.errors import InputError, unknown
+from adtr_jax.files.download import downloaded
 
 if TYPE_CHECKING:
     from adtr_jax.data.mvtec_ad_builder import MvtecAd
@@ -56,19 +57,35 @@ def _prepare(builder: "MvtecAd") -> None:
         f"and pass --data=DIR, or put it into {downloads / 'manual'}"
     )
     try:
+        _download(downloads, by_hand)
         tfds_prepare.prepare(builder)
     except tfds_prepare.ChecksumError as error:
         raise InputError(
             f"{archive.file_name} from {archive.url} is not the expected file (SHA-256 "
             f"{archive.sha256[:8]}...): delete it from {downloads} and try again, or {by_hand}"
         ) from error
-    except tfds_prepare.DOWNLOAD_ERRORS as error:
-        raise InputError(f"cannot download {archive.url} ({_brief(error)}): {by_hand}") from error
     except OSError as error:
         raise InputError(
             f"cannot prepare MVTec-AD in {downloads.parent} ({_brief(error)}): make room for "
             f"11 GB, or set TFDS_DATA_DIR to another folder, or {by_hand}"
         ) from error
+
+
+def _download(downloads: Path, by_hand: str) -> None:
+    """Downloads the archive, unless it is there, to where TFDS looks for one put there by hand.
+
+    TFDS's own downloader waits for ever where a server stalls, and begins anew where it breaks off.
+    """
+    archive = mvtec_ad_archive.ARCHIVE
+    manual = downloads / "manual"
+    manual.mkdir(parents=True, exist_ok=True)
+    target = manual / archive.file_name
+    # What TFDS has downloaded itself has a name of its own.
+    if target.exists() or any(path.stat().st_size == archive.size for path in downloads.iterdir()):
+        return
+    part = manual / f".{archive.file_name}.part"
+    with downloaded(archive.url, part, limit=archive.size, remedy=by_hand) as path:
+        path.rename(target)
 
 
 def _brief(error: BaseException) -> str:

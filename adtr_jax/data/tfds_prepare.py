@@ -5,17 +5,22 @@ Imported on use, because TFDS is slow to load.
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager, downloader, util
 
+from adtr_jax.files.download import PATIENCE
+
 ChecksumError = download_manager.NonMatchingChecksumError
 DOWNLOAD_ERRORS = (util.DownloadError, requests.RequestException)
 
-# TFDS's default of ten takes over three minutes to report that there is no network.
+# TFDS's default of ten takes over three minutes to report that there is no network, and where a
+# server stalls it waits for ever.
 downloader.MAX_RETRIES = 3
+downloader._open_url = partial(downloader._open_url, timeout=PATIENCE.timeout)
 
 
 @dataclass(frozen=True)

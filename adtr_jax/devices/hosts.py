@@ -8,24 +8,28 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped, UInt8
 
+from adtr_jax.devices import jax_abort
 from adtr_jax.errors import InputError, Stopped
 
 T = TypeVar("T")
 
+# Seconds within which all processes have to be started.
+START = 120
 # Seconds until a process that no longer responds is given up, and all others end.
-TIMEOUT = 60
+TIMEOUT = 50
 AUTO = "auto"
 _MESSAGE_BYTES = 4096
 _LOST = "gloo|nccl|heartbeat|coordination|distributed"  # in JAX's errors then
@@ -67,32 +71,40 @@ def join(where: str) -> None:
             "cluster_detection_method": "deactivate",
         }
         place |= {"num_processes": count, "process_id": index}
+    met = threading.Event()
+    jax_abort.intercept(lambda reason: _give_up(reason, "" if met.is_set() else where))
     # It would intercept SIGTERM before the training, which itself saves and stops.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             **place,
-            initialization_timeout=2 * TIMEOUT,
+            initialization_timeout=START,
             heartbeat_timeout_seconds=TIMEOUT,
             shutdown_timeout_seconds=TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--hosts={where}: the processes did not find each other ({reason}); say where they "
-            "are with --hosts=ADDRESS:PORT,INDEX/COUNT"
+            f"--hosts={where}: the processes did not find each other ({_brief(error)}); say where "
+            "they are with --hosts=ADDRESS:PORT,INDEX/COUNT"
         ) from error
+    met.set()
     if not found and _alone_on_its_machine():
         # Under SLURM and Open MPI JAX takes one GPU per process, as if each had its own process.
         for kind in ("cuda", "rocm"):
             jax.config.update(f"jax_{kind}_visible_devices", "all")
-    if jax.process_index():
+    try:
+        index = jax.process_index()  # starts the backends, which tell each other of their devices
+    except RuntimeError as error:
+        if re.search(_LOST, str(error), re.IGNORECASE):
+            os._exit(_say(error))
+        raise
+    if index:
         _fall_silent()
 
 
 def _wait_for(address: str, port: int, where: str) -> None:
     """Waits until the first process answers; JAX's own wait would end with a crash."""
-    end = time.monotonic() + 2 * TIMEOUT
+    end = time.monotonic() + START
     while True:
         try:
             socket.create_connection((address, port), timeout=TIMEOUT).close()
@@ -100,11 +112,22 @@ def _wait_for(address: str, port: int, where: str) -> None:
             if time.monotonic() > end:
                 raise InputError(
                     f"--hosts={where}: the first process does not answer ({error}); start all of "
-                    f"them within {2 * TIMEOUT} seconds of each other, with the first one's address"
+                    f"them within {START} seconds of each other, with the first one's address"
                 ) from error
             time.sleep(0.1)
         else:
             return
+
+
+def _give_up(reason: str, where: str) -> NoReturn:
+    """Ends this process, for JAX's client is about to; `where`, if they have never met."""
+    error: Exception = RuntimeError(f"coordination service: {reason}")
+    if where:
+        error = InputError(
+            f"--hosts={where}: the other processes did not come ({_brief(reason)}); start all of "
+            f"them within {START} seconds of each other"
+        )
+    os._exit(_say(error))
 
 
 def _alone_on_its_machine() -> bool:
@@ -157,13 +180,18 @@ def _say(error: BaseException) -> int:
         return 2
     if isinstance(error, RuntimeError | ValueError) and re.search(_LOST, text, re.IGNORECASE):
         print(
-            f"error: another process has ended, or the network to it is gone ({text[:200]}); "
+            f"error: another process has ended, or the network to it is gone ({_brief(text)}); "
             "start the same command on all machines again, and the run goes on",
             file=sys.stderr,
         )
     else:
         traceback.print_exception(error)
     return 1
+
+
+def _brief(reason: object) -> str:
+    """The beginning of what JAX says, in one line."""
+    return " ".join(str(reason).split())[:200]
 
 
 def lost(error: Exception) -> bool:

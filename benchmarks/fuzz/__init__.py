@@ -1,0 +1,1 @@
+"""Damaged inputs by the thousand: every reader answers with one line or with the right result."""
