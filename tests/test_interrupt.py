@@ -37,7 +37,7 @@ COMMANDS = [
         "interrupted; the same command, without --retrain, goes on\n",
     ),
     (["adtr_jax", "fit", "no_such_folder"], "interrupted; the same command goes on\n"),
-    (["conversion", "no-such-network"], "interrupted: nothing was written\n"),
+    (["conversion", "no-such-network"], "interrupted; the same command goes on with a download\n"),
 ]
 
 
