@@ -121,8 +121,16 @@ def guarded(action: Callable[[], int], interrupted: str) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (OSError, MemoryError) as error:  # a full disc, a folder that is not writable
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+    except OSError as error:  # a full disc, a folder that is not writable
+        print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        print(
+            f"error: there is not enough memory{reason}: take fewer or smaller images, or lower "
+            "--batch_size or --image_size",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as stopped:
         print(str(stopped) or interrupted, file=sys.stderr)

@@ -155,11 +155,14 @@ def _run_one(
 ) -> Path | None:
     """Returns the folder of the results; None where there is nothing to measure."""
     from adtr_jax import run
+    from adtr_jax.data import bit_depth
 
     if category.unmeasurable:
         good_only.run(category, options)
         return None
     task = run.Task.read(category, options.settings, options.devices)
+    if task.settings.bits is not None:
+        print(f"{category.name}: {bit_depth.describe(task.settings.bits)}")
     if options.tsne:
         _ = task.required_masks  # before anything is trained
     directory = options.out / category.name

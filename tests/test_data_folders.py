@@ -62,7 +62,7 @@ def test_samples_are_sorted_and_masks_paired_by_name(grid: Path) -> None:
         ("test/good/000.png", "good", 0, None),
     ]
     assert category.has_masks
-    assert load_masks(category.test, 4).sum((1, 2)).tolist() == [16, 16, 16, 0]
+    assert load_masks(category.test, 4).marked.sum((1, 2)).tolist() == [16, 16, 16, 0]
     assert load_images(category.test, 4).shape == (4, 4, 4, 3)
 
 
@@ -257,7 +257,7 @@ def test_toothbrush(shared_data: Path) -> None:
     labels = [sample.label for sample in category.test]
     assert (len(category.train), labels.count(0), labels.count(1)) == (48, 12, 30)
     assert category.has_masks
-    masks = load_masks(category.test, 256)
+    masks = load_masks(category.test, 256).marked
     assert masks.any((1, 2)).tolist() == [bool(label) for label in labels]
     assert 0.01 < masks.mean() < 0.02
 
@@ -275,6 +275,6 @@ def test_magnetic_tile(shared_data: Path) -> None:
         "fray": 32,
         "uneven": 99,
     }
-    masks = load_masks(category.test, 64)
+    masks = load_masks(category.test, 64).marked
     assert masks.shape == (548, 64, 64)
     assert not masks[[defect == "good" for defect in defects]].any()
