@@ -1,12 +1,11 @@
 """Every kind of image file, decoded to known pixel values."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import sixteen_bit_png
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
@@ -27,22 +26,6 @@ def save(path: Path, image: Image.Image) -> Path:
 def pixels(path: Path, bits: Bits | None = None) -> list:
     """The decoded image as nested lists, in RGB."""
     return np.asarray(decode_image(path, bits).convert("RGB")).tolist()
-
-
-def sixteen_bit_png(path: Path, samples: np.ndarray) -> Path:
-    """Write a 16-bit PNG, which Pillow cannot for colour: [h w] grey or [h w 3] RGB."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    height, width = samples.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, 0 if samples.ndim == 2 else 2, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
-    return path
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff"])
