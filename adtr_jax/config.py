@@ -12,7 +12,7 @@ from adtr_jax.errors import InputError, unknown
 Method = Literal["adtr", "gtrans"]
 ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
 ImageScore = Literal["pooled_max", "max", "mean", "top", "relative"]
-MaskResize = Literal["keep", "nearest"]
+MaskFilter = Literal["keep", "nearest"]
 Bits = Literal[8, 10, 12, 14, 16]
 BITS: tuple[Bits, ...] = get_args(Bits)
 Optimiser = Literal["adamw", "adam", "muon"]
@@ -22,7 +22,7 @@ Coefficient = Literal["half", "mse", "cos", "alpha"]
 Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
 
 # The settings that a trained model does not depend on.
-OF_THE_EVALUATION = frozenset({"placement", "image_score", "mask_resize", "coefficient", "fusion"})
+OF_THE_EVALUATION = frozenset({"placement", "image_score", "mask_filter", "coefficient", "fusion"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Settings:
     """How an image is scored. pooled_max, the papers', max and mean: by its score map. top: by the
     largest 5 % of its token scores. relative: likewise, but of scores in proportion to the features
     and in standard deviations from the training images at the same position."""
-    mask_resize: MaskResize = "keep"
+    mask_filter: MaskFilter = "keep"
     """How masks are brought to the score map's size, for the pixel metrics. keep: by nearest
     neighbour, and of a defect that it would lose every pixel that the defect touches is marked.
     nearest: as in the papers, and small defects may count as normal."""

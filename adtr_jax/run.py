@@ -136,12 +136,14 @@ def _masks(category: Category, settings: Settings) -> Bool[np.ndarray, "m s s"] 
     Raises:
         InputError: a bad mask.
     """
-    samples, size, resize = category.test, settings.image_size, settings.mask_resize
+    samples, kept = category.test, settings.mask_filter
     with hosts.together():
-        own = load_masks(samples[hosts.share(len(samples))], size, settings.crop, resize)
+        own = load_masks(
+            samples[hosts.share(len(samples))], settings.image_size, settings.crop, kept
+        )
     masks = Masks(*(hosts.gather(part, len(samples)) for part in own))
     if hosts.first():
-        for text in masks.findings(samples, resize):
+        for text in masks.findings(samples, kept):
             print(f"warning: {category.name}: {text}", file=sys.stderr)
     return masks.marked if masks.marked.any() else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from stripes import call
 
-from adtr_jax.command_line import parse
+from adtr_jax.command_line import guarded, parse
 from adtr_jax.errors import InputError, unknown
 from experiments.options import peek
 
@@ -127,6 +127,19 @@ def test_long_lists_are_cut():
     assert str(unknown("no class", "nothing", names[:20])) == (
         f"no class is called nothing: There are: {', '.join(names[:20])}"
     )
+
+
+@pytest.mark.parametrize("reason", ["", "Unable to allocate 3 TiB"])
+def test_too_little_memory_is_said_in_words(
+    reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> int:
+        raise MemoryError(*[reason] if reason else [])
+
+    assert guarded(action, "") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: there is not enough memory{reason and f' ({reason})'}: take ")
+    assert said.count("\n") == 1
 
 
 def test_a_notebooks_drawing_backend_does_no_harm():

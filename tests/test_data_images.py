@@ -93,7 +93,9 @@ def test_masks_are_resized_by_nearest_neighbour(noise: Path, tmp_path: Path) -> 
     drawn = np.random.default_rng(1).integers(0, 4, (37, 53)) == 0
     Image.fromarray(drawn).save(tmp_path / "mask.png")
     masks = load_masks(
-        [sample(noise, tmp_path / "mask.png"), sample(noise, defect="good")], 24, resize="nearest"
+        [sample(noise, tmp_path / "mask.png"), sample(noise, defect="good")],
+        24,
+        mask_filter="nearest",
     ).marked
     rows = ((np.arange(24) + 0.5) * 37 / 24).astype(int)
     columns = ((np.arange(24) + 0.5) * 53 / 24).astype(int)

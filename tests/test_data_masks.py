@@ -180,12 +180,12 @@ def samples_of(tmp_path: Path, *masks: np.ndarray) -> list[Sample]:
 def test_what_nearest_neighbour_loses_is_said(tmp_path: Path) -> None:
     lost = spot(200, 200, 3, 3, 1) | spot(200, 200, 103, 53, 1)
     samples = samples_of(tmp_path, spot(200, 200, 50, 50, 40), lost, lost)
-    nearest, kept = (load_masks(samples, 20, resize=how) for how in ("nearest", "keep"))
+    nearest, kept = (load_masks(samples, 20, mask_filter=how) for how in ("nearest", "keep"))
     assert nearest.lost.tolist() == kept.lost.tolist() == [0, 2, 2]
     assert kept.marked.any((1, 2)).tolist() == [True] * 3
     assert list(nearest.findings(samples, "nearest")) == [
         f"4 defect regions in 2 images (the first is {tmp_path / '1_mask.png'}) vanish at 20 x 20 "
-        "pixels by nearest neighbour, and count as normal: leave out --mask_resize=nearest, or "
+        "pixels by nearest neighbour, and count as normal: leave out --mask_filter=nearest, or "
         "take a larger --image_size"
     ]
     assert list(kept.findings(samples, "keep")) == []

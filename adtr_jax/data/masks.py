@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from scipy import ndimage
 
-from adtr_jax.config import MaskResize
+from adtr_jax.config import MaskFilter
 from adtr_jax.data.image_file import upright_size
 from adtr_jax.data.images import centre_crop, in_threads
 from adtr_jax.data.mask_file import decode_mask
@@ -36,18 +36,18 @@ class Masks(NamedTuple):
         """Masks that mark nothing."""
         return cls(np.zeros((n, size, size), bool), np.zeros(n, int), np.zeros(n, int))
 
-    def findings(self, samples: Sequence[Sample], resize: MaskResize) -> Iterator[str]:
+    def findings(self, samples: Sequence[Sample], mask_filter: MaskFilter) -> Iterator[str]:
         """What to know before anything is measured, a line each.
 
         Args:
-            samples, resize: what `load_masks` was given.
+            samples, mask_filter: what `load_masks` was given.
         """
         anomalous = [index for index, sample in enumerate(samples) if sample.label]
         marked, size = self.marked[anomalous], self.marked.shape[-1]
-        if resize == "nearest" and self.lost.any():
+        if mask_filter == "nearest" and self.lost.any():
             yield (
                 f"{_regions(self.lost, samples)} vanish at {size} x {size} pixels by nearest "
-                "neighbour, and count as normal: leave out --mask_resize=nearest, or take a larger "
+                "neighbour, and count as normal: leave out --mask_filter=nearest, or take a larger "
                 "--image_size"
             )
         if self.cut.any():
@@ -76,14 +76,14 @@ class Shrunk(NamedTuple):
 
 
 def load_masks(
-    samples: Sequence[Sample], size: int, crop: float = 1.0, resize: MaskResize = "keep"
+    samples: Sequence[Sample], size: int, crop: float = 1.0, mask_filter: MaskFilter = "keep"
 ) -> Masks:
     """Loads the masks at `size` x `size` (see `shrunk`).
 
     Args:
         samples: the anomalous ones must have a mask (`Category.has_masks`).
         size, crop: as in `load_images`.
-        resize: what becomes of regions that nearest neighbour loses.
+        mask_filter: what becomes of regions that nearest neighbour loses.
 
     Returns:
         All False for a normal sample.
@@ -104,7 +104,7 @@ def load_masks(
                 f"{sample.mask} is {width} x {height} pixels, but its image {sample.image} is "
                 f"{expected[0]} x {expected[1]}: draw the mask at the image's size"
             )
-        return shrunk(marked, size, crop, resize)
+        return shrunk(marked, size, crop, mask_filter)
 
     masks = Masks.empty(len(samples), size)
     anomalous = [index for index, sample in enumerate(samples) if sample.label]
@@ -123,7 +123,9 @@ def _regions(counts: Int[np.ndarray, " n"], samples: Sequence[Sample]) -> str:
     )
 
 
-def shrunk(marked: Bool[np.ndarray, "h w"], size: int, crop: float, resize: MaskResize) -> Shrunk:
+def shrunk(
+    marked: Bool[np.ndarray, "h w"], size: int, crop: float, mask_filter: MaskFilter
+) -> Shrunk:
     """Brings a mask to the score map's size by nearest neighbour, as an image by `images.resized`.
 
     A region is of marked pixels that touch at a side or a corner. Nearest neighbour takes one pixel
@@ -133,7 +135,7 @@ def shrunk(marked: Bool[np.ndarray, "h w"], size: int, crop: float, resize: Mask
         marked: the mask at the image's size.
         size: side s of the result.
         crop: the share of each side that is kept.
-        resize: keep: what touches a lost region is marked, too; nearest: it stays lost.
+        mask_filter: keep: what touches a lost region is marked, too; nearest: it stays lost.
     """
     whole, before = centre_crop(size, crop)
     kept = slice(before, before + size)
@@ -147,7 +149,7 @@ def shrunk(marked: Bool[np.ndarray, "h w"], size: int, crop: float, resize: Mask
     taken = _among(regions[rows[:, None], columns], count)
     shown = _among(regions[rows[kept, None], columns[kept]], count)
     lost = ~taken & _among(regions[top:bottom, left:right], count)
-    if lost.any() and resize == "keep":
+    if lost.any() and mask_filter == "keep":
         found = found | _touched(lost[regions], *spans)
     return Shrunk(found, int(lost.sum()), int((~shown & ~lost).sum()))
 

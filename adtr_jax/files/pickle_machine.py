@@ -27,6 +27,7 @@ DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AssertionError, R
 
 
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_CUT_OFF = "pickle exhausted before seeing STOP"
 # The bytes of the length before an argument.
 _LENGTHS = {
     **dict.fromkeys(("SHORT_BINUNICODE", "SHORT_BINSTRING", "SHORT_BINBYTES", "LONG1"), 1),
@@ -90,21 +91,24 @@ class PickleMachine(abc.ABC):
         """
         stream = io.BytesIO(stream) if isinstance(stream, bytes) else stream
         for count in itertools.count():
-            opcode = _next(stream)
+            code = stream.read(1)
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                raise ValueError(f"opcode {code!r} unknown" if code else _CUT_OFF)
             if opcode.name == "STOP":
                 break
             if opcode.name not in self.instructions:
                 self.refuse(f"uses the pickle instruction {opcode.name}")
             if count >= self.max_instructions:
                 self.refuse(f"has more than {self.max_instructions:,} pickle instructions")
-            self.instructions[opcode.name](self, self.argument(opcode, stream))
+            argument = None if opcode.arg is None else self.argument(opcode, stream)
+            self.instructions[opcode.name](self, argument)
         (value,) = self.stack
         return value
 
     def argument(self, opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> Any:
         """Decodes what stands behind an instruction, unless it takes more than `max_bytes`."""
-        if opcode.arg is None:
-            return None
+        assert opcode.arg is not None
         begin = stream.tell()
         self.decoded += _size(opcode.name, stream)
         if self.decoded > self.max_bytes:
@@ -162,15 +166,6 @@ class PickleMachine(abc.ABC):
         if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
             raise TypeError(f"a call of a {kind(function)}")
         self.push(function(*arguments))
-
-
-def _next(stream: io.BytesIO) -> pickletools.OpcodeInfo:
-    code = stream.read(1)
-    if not code:
-        raise ValueError("pickle exhausted before seeing STOP")
-    if code not in _OPCODES:
-        raise ValueError(f"opcode {code!r} unknown")
-    return _OPCODES[code]
 
 
 def _size(name: str, stream: io.BytesIO) -> int:
