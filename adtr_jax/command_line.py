@@ -140,7 +140,10 @@ def _one_line(error: OSError | MemoryError) -> str:
     """What an exception of Python's says, which may be nothing."""
     if isinstance(error, MemoryError):
         said = " ".join(str(error).split())
-        return f"there is not enough memory{said and f' ({said})'}"
+        return (
+            f"there is not enough memory{said and f' ({said})'}: take fewer or smaller images, or "
+            "lower --batch_size or --image_size"
+        )
     file = error.filename if error.filename2 is None else error.filename2
     said = " ".join(str(error).split()) or type(error).__name__
     if error.strerror and isinstance(file, str | bytes):

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from adtr_jax.backbones import NAMES, PIXELS
 from adtr_jax.errors import InputError, unknown
@@ -12,6 +12,9 @@ from adtr_jax.errors import InputError, unknown
 Method = Literal["adtr", "gtrans"]
 ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
 ImageScore = Literal["pooled_max", "max", "mean", "top", "relative"]
+MaskFilter = Literal["keep", "nearest"]
+Bits = Literal[8, 10, 12, 14, 16]
+BITS: tuple[Bits, ...] = get_args(Bits)
 Optimiser = Literal["adamw", "adam", "muon"]
 Structure = Literal["none", "encoder", "decoder"]
 QueryFrom = Literal["agn", "trans"]
@@ -19,7 +22,7 @@ Coefficient = Literal["half", "mse", "cos", "alpha"]
 Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
 
 # The settings that a trained model does not depend on.
-OF_THE_EVALUATION = frozenset({"placement", "image_score", "coefficient", "fusion"})
+OF_THE_EVALUATION = frozenset({"placement", "image_score", "mask_filter", "coefficient", "fusion"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class Settings:
     """Side s of the images and score maps, in pixels."""
     crop: float
     """The share of an image's height and width that is kept: its centre. 1 keeps all of it."""
+    bits: Bits | None = None
+    """Of images of 16 bits: how many the camera uses. Default: the fewest that hold the largest
+    value of the normal training images, which the model keeps."""
     epochs: int
     """Passes over the normal training images."""
     max_steps: int | None = None
@@ -71,6 +77,10 @@ class Settings:
     """How an image is scored. pooled_max, the papers', max and mean: by its score map. top: by the
     largest 5 % of its token scores. relative: likewise, but of scores in proportion to the features
     and in standard deviations from the training images at the same position."""
+    mask_filter: MaskFilter = "keep"
+    """How masks are brought to the score map's size, for the pixel metrics. keep: by nearest
+    neighbour, and of a defect that it would lose every pixel that the defect touches is marked.
+    nearest: as in the papers, and small defects may count as normal."""
     seed: int = 0
     """Of the parameters, the order of the images and the dropout."""
 

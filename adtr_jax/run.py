@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,9 +17,11 @@ from jaxtyping import Bool, Float, UInt8
 
 from adtr_jax import backbones, detectors
 from adtr_jax.calibration.decision import Decision
-from adtr_jax.config import OF_THE_EVALUATION, AdtrSettings, Plus, Settings
+from adtr_jax.config import BITS, OF_THE_EVALUATION, AdtrSettings, Bits, Plus, Settings
+from adtr_jax.data import bit_depth
 from adtr_jax.data.anomalies import Anomalies
-from adtr_jax.data.images import digest, load_images, load_masks
+from adtr_jax.data.images import digest, load_images
+from adtr_jax.data.masks import Masks, load_masks
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.detectors import model_file
 from adtr_jax.detectors.adtr import AdtrDetector
@@ -64,23 +66,25 @@ class Task(Generic[S]):
             InputError: a bad image or mask, or too few devices.
         """
         mesh = device_mesh(devices)
+        settings = dataclasses.replace(settings, bits=_bits(category, settings.bits))
+        size, crop = settings.image_size, settings.crop
 
-        def read(load: Callable[..., np.ndarray], samples: tuple[Sample, ...]) -> np.ndarray:
+        def read(samples: tuple[Sample, ...]) -> np.ndarray:
             with hosts.together():  # decoding is shared too
-                own = load(samples[hosts.share(len(samples))], settings.image_size, settings.crop)
+                own = load_images(samples[hosts.share(len(samples))], size, crop, settings.bits)
             return hosts.gather(own, len(samples))
 
-        images, test_images = (read(load_images, part) for part in (category.train, category.test))
-        masks = read(load_masks, category.test) if category.has_masks else None
+        images, test_images = read(category.train), read(category.test)
+        masks = _masks(category, settings) if category.has_masks else None
         return cls(category, settings, images, test_images, masks, mesh)
 
     @property
     def required_masks(self) -> Bool[np.ndarray, "m s s"]:
-        """The masks; raises InputError if there are none."""
+        """The masks; raises InputError if there are none, or none that marks a pixel."""
         if self.masks is None:
             raise InputError(
-                f"{self.category.name}: there are no masks, which --tsne needs to know where the "
-                "images are anomalous; add them, or leave it out"
+                f"{self.category.name}: there are no masks that mark pixels, which --tsne needs to "
+                "know where the images are anomalous; add them, or leave it out"
             )
         return self.masks
 
@@ -98,6 +102,48 @@ class Task(Generic[S]):
             for sample, pixels in zip(self.category.train, self.images, strict=True)
         }
         return run
+
+
+def _bits(category: Category, given: Bits | None) -> Bits | None:
+    """How many bits of a category's 16-bit images are used: of a model's, what it was trained on.
+
+    Raises:
+        InputError: images of different depths.
+    """
+    if not category.train:
+        return given
+
+    def depths(samples: tuple[Sample, ...], bits: Bits | None) -> np.ndarray:
+        files = [sample.image for sample in samples[hosts.share(len(samples))]]
+        with hosts.together():
+            own = bit_depth.depths(files, bits)
+        return hosts.gather(own, len(samples))
+
+    names = [sample.image for sample in category.train + category.test]
+    train = depths(category.train, given)
+    with hosts.together():
+        bits = bit_depth.common(train, names, given)
+    found = np.concatenate([train, depths(category.test, bits or BITS[-1])])
+    with hosts.together():
+        return bit_depth.common(found, names, bits)
+
+
+def _masks(category: Category, settings: Settings) -> Bool[np.ndarray, "m s s"] | None:
+    """The masks of the test images, after saying what is odd about them; None: nothing is marked.
+
+    Raises:
+        InputError: a bad mask.
+    """
+    samples, kept = category.test, settings.mask_filter
+    with hosts.together():
+        own = load_masks(
+            samples[hosts.share(len(samples))], settings.image_size, settings.crop, kept
+        )
+    masks = Masks(*(hosts.gather(part, len(samples)) for part in own))
+    if hosts.first():
+        for text in masks.findings(samples, kept):
+            print(f"warning: {category.name}: {text}", file=sys.stderr)
+    return masks.marked if masks.marked.any() else None
 
 
 class Result(NamedTuple):
@@ -245,8 +291,8 @@ def _draw(
     figures.save_pictures(directory / "pictures", findings)
     figures.save_overview(directory / "overview.png", findings)
     figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
-    samples, crop = task.category.test, task.settings.crop
-    evaluated.keep(directory, samples, findings, crop, card=card, decision=decision)
+    samples, settings = task.category.test, task.settings
+    evaluated.keep(directory, samples, findings, settings, card=card, decision=decision)
 
 
 class _Run:

@@ -160,6 +160,7 @@ class _Machine(PickleMachine):
         | {"BINPERSID": lambda machine, _: machine.refer_to_storage()}
     )
     max_instructions = 200_000  # EfficientNet-B7's state dict, the largest, takes 44,538
+    max_bytes = 2**24
 
     def __init__(self, where: str) -> None:
         super().__init__()

@@ -21,7 +21,11 @@ def main(model: str, *paths: str) -> None:
     prepared = json.loads(said["preprocessing"])
     threshold = json.loads(said.get("threshold", "null"))  # of a model without calibration: none
     for path in paths:
-        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        image = ImageOps.exif_transpose(Image.open(path))
+        if prepared["bits"] is not None:  # grey of 16 bits; in colour, Pillow has the upper 8 alone
+            values = np.asarray(image) * 255.0 / (2 ** prepared["bits"] - 1)
+            image = Image.fromarray(np.round(values).astype(np.uint8))
+        image = image.convert("RGB")
         image = image.resize(prepared["resize"], Image.Resampling.BILINEAR)
         pixels = np.asarray(image.crop(prepared["crop"]))[None]  # uint8 [1 s s 3]
         # score_map, float32 [1 s s], shows where; above `pixel_threshold` it is anomalous.

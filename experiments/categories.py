@@ -187,8 +187,11 @@ def _measured(
 ) -> Path:
     """Returns the folder of the results, in which the model is trained and evaluated."""
     from adtr_jax import run
+    from adtr_jax.data import bit_depth
 
     task = run.Task.read(category, options.settings, options.devices)
+    if task.settings.bits is not None:
+        print(f"{category.name}: {bit_depth.describe(task.settings.bits)}")
     if options.tsne:
         _ = task.required_masks  # before anything is trained
     memory_limit = None if options.memory is None else int(1e9 * options.memory)

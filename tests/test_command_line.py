@@ -174,6 +174,19 @@ def test_long_lists_are_cut():
     )
 
 
+@pytest.mark.parametrize("reason", ["", "Unable to allocate 3 TiB"])
+def test_too_little_memory_is_said_in_words(
+    reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> int:
+        raise MemoryError(*[reason] if reason else [])
+
+    assert guarded(action, "") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: there is not enough memory{reason and f' ({reason})'}: take ")
+    assert said.count("\n") == 1
+
+
 def test_a_notebooks_drawing_backend_does_no_harm():
     text = (
         "from adtr_jax.command_line import guarded\n"

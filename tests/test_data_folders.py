@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adtr_jax.data import load_images, load_masks
+from adtr_jax.data import good_images, load_images, load_masks
 from adtr_jax.data.folders import categories, read_category
 from adtr_jax.errors import InputError
 
@@ -62,7 +62,7 @@ def test_samples_are_sorted_and_masks_paired_by_name(grid: Path) -> None:
         ("test/good/000.png", "good", 0, None),
     ]
     assert category.has_masks
-    assert load_masks(category.test, 4).sum((1, 2)).tolist() == [16, 16, 16, 0]
+    assert load_masks(category.test, 4).marked.sum((1, 2)).tolist() == [16, 16, 16, 0]
     assert load_images(category.test, 4).shape == (4, 4, 4, 3)
 
 
@@ -80,6 +80,50 @@ def test_hidden_and_text_files_are_ignored(grid: Path) -> None:
         (grid / name).parent.mkdir(exist_ok=True)
         (grid / name).write_bytes(b"no image")
     assert read_category(grid.parent, "grid") == before
+
+
+def test_folders_of_systems_and_network_drives_are_left_out(grid: Path) -> None:
+    """A Synology drive puts @eaDir everywhere: thumbnails, in folders named as the images are."""
+    before = read_category(grid.parent, "grid")
+    for name in (
+        "@eaDir/train/good/000.png",
+        "train/@eaDir/good/SYNOPHOTO_THUMB_M.jpg",
+        "train/good/@eaDir/000.png/SYNOPHOTO_THUMB_M.jpg",
+        "test/@eaDir/000.png",
+        "test/crack/@eaDir/000.png/SYNOPHOTO_THUMB_M.jpg",
+        "ground_truth/crack/@eaDir/000_mask.png",
+        "test/__MACOSX/000.png",
+        "test/lost+found/000.png",
+    ):
+        write(grid, name)
+    assert read_category(grid.parent, "grid") == before
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("train/good", "train/Good"),
+        ("train", "Train"),
+        ("test/good", "test/GOOD"),
+        ("ground_truth", "Ground_Truth"),
+    ],
+)
+def test_folders_spelled_with_other_capitals(grid: Path, right: str, wrong: str) -> None:
+    (grid / right).rename(grid / wrong)
+    message = f"{grid}/{wrong} is taken for {wrong.lower().split('/')[-1]} only if it is spelled so"
+    with pytest.raises(InputError) as caught:
+        read_category(grid.parent, "grid")
+    assert str(caught.value).startswith(message)
+    with pytest.raises(InputError) as caught:
+        good_images.files(grid)  # else it would train on what lies in test
+    assert str(caught.value).startswith(message)
+
+
+def test_a_link_to_itself_is_named_when_it_is_read(grid: Path) -> None:
+    (grid / "train/good/loop.png").symlink_to(grid / "train/good/loop.png")
+    category = read_category(grid.parent, "grid")
+    with pytest.raises(InputError, match=r"cannot read .*loop\.png: Too many levels of symbolic"):
+        load_images(category.train, 8)
 
 
 def test_without_any_ground_truth_there_are_no_masks(tmp_path: Path) -> None:
@@ -257,7 +301,7 @@ def test_toothbrush(shared_data: Path) -> None:
     labels = [sample.label for sample in category.test]
     assert (len(category.train), labels.count(0), labels.count(1)) == (48, 12, 30)
     assert category.has_masks
-    masks = load_masks(category.test, 256)
+    masks = load_masks(category.test, 256).marked
     assert masks.any((1, 2)).tolist() == [bool(label) for label in labels]
     assert 0.01 < masks.mean() < 0.02
 
@@ -275,6 +319,6 @@ def test_magnetic_tile(shared_data: Path) -> None:
         "fray": 32,
         "uneven": 99,
     }
-    masks = load_masks(category.test, 64)
+    masks = load_masks(category.test, 64).marked
     assert masks.shape == (548, 64, 64)
     assert not masks[[defect == "good" for defect in defects]].any()

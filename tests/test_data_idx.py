@@ -81,6 +81,7 @@ def test_missing_labels(source: Path, packed: bool) -> None:
         (struct.pack(">4I", 0x0803, 1, 2, 2) + bytes(5), "it should hold 4 values"),
         (struct.pack(">4I", 0x0803, 2**20, 2**12, 1), "it claims the shape [1048576, 4096, 1]"),
         (struct.pack(">4I", 0x0803, 1, 0, 2), "it claims the shape [1, 0, 2]"),
+        (struct.pack(">4I", 0x0803, 2**21, 1, 1), "it claims the shape [2097152, 1, 1]"),
         (
             gzip.compress(struct.pack(">4I", 0x0803, 1, 300, 300) + bytes(90_000))[:-9],
             "Compressed file ended before",

@@ -1,6 +1,7 @@
 """Classed images in folders and zip files, pixels as files, and telling the sources apart."""
 
 import io
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -191,6 +192,12 @@ def test_members_of_one_name_and_of_unreadable_names(tmp_path: Path) -> None:
     assert error_of(source) == "SOURCE holds two members of the same name: pack it again"
     source = archive(tmp_path / "b.zip", {"train/cat/a\nb.png": png(1)})
     assert error_of(source) == "SOURCE holds a member called 'train/cat/a\\nb.png': rename it"
+
+
+def test_a_pipe_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cifar-10-python.tar.gz")
+    with pytest.raises(InputError, match=r"python\.tar\.gz is neither a file nor a folder: give a"):
+        image_sources.read(tmp_path / "cifar-10-python.tar.gz")
 
 
 def test_many_threads_read_one_zip_file(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_crop_keeps_the_centre_of_image_and_mask(noise: Path, tmp_path: Path) ->
     samples = [sample(noise, tmp_path / "mask.png")]
     whole = Image.open(noise).resize((256, 256), Image.Resampling.BILINEAR)
     nearest = Image.fromarray(marked).resize((256, 256), Image.Resampling.NEAREST)
-    images, masks = (load(samples, 224, 0.875) for load in (load_images, load_masks))
+    images = load_images(samples, 224, 0.875)
+    masks = load_masks(samples, 224, 0.875).marked
     np.testing.assert_array_equal(images[0], np.asarray(whole)[16:240, 16:240])
     np.testing.assert_array_equal(masks[0], np.asarray(nearest)[16:240, 16:240] > 127)
 
@@ -91,7 +92,11 @@ def test_masks_are_resized_by_nearest_neighbour(noise: Path, tmp_path: Path) -> 
     """Pixel i of s takes the source pixel at floor((i + 0.5) * side / s)."""
     drawn = np.random.default_rng(1).integers(0, 4, (37, 53)) == 0
     Image.fromarray(drawn).save(tmp_path / "mask.png")
-    masks = load_masks([sample(noise, tmp_path / "mask.png"), sample(noise, defect="good")], 24)
+    masks = load_masks(
+        [sample(noise, tmp_path / "mask.png"), sample(noise, defect="good")],
+        24,
+        mask_filter="nearest",
+    ).marked
     rows = ((np.arange(24) + 0.5) * 37 / 24).astype(int)
     columns = ((np.arange(24) + 0.5) * 53 / 24).astype(int)
     assert masks.dtype == bool
@@ -111,7 +116,7 @@ def test_images_and_masks_stay_aligned_under_exif(tmp_path: Path) -> None:
     Image.fromarray(upright).save(tmp_path / "photo_mask.png")
     photo = sample(tmp_path / "photo.jpg", tmp_path / "photo_mask.png")
     shown = load_images([photo], 40)[0, ..., 0] > 127
-    masks = load_masks([photo], 40)[0]
+    masks = load_masks([photo], 40).marked[0]
     assert masks.sum() == 8 * 8
     np.testing.assert_array_equal(shown, masks)
 

@@ -47,7 +47,7 @@ def test_images_with_masks(tmp_path: Path) -> None:
         ("test/crack/a.png", "crack", f"{truth}/crack/a_mask.png"),
         ("test/crack/b.png", "crack", f"{truth}/crack/b.png"),
     ]
-    assert load_masks(read_anomalies(tmp_path), 4).sum((1, 2)).tolist() == [16, 16, 16]
+    assert load_masks(read_anomalies(tmp_path), 4).marked.sum((1, 2)).tolist() == [16, 16, 16]
 
 
 def test_images_without_masks(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_ten_defects_of_a_real_category(shared_data: Path, tmp_path: Path) -> No
             shutil.copy(source / top / "defective" / f"{name}{ending}.png", folder)
     anomalies = read_anomalies(tmp_path)
     assert len(anomalies) == 10
-    assert load_masks(anomalies, 64).any((1, 2)).all()
+    assert load_masks(anomalies, 64).marked.any((1, 2)).all()
     left = without(category, anomalies)
     assert (len(category.test), len(left.test)) == (42, 32)
     assert sum(sample.label for sample in left.test) == 20

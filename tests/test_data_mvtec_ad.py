@@ -113,7 +113,7 @@ def test_downloaded_once_and_read_as_it_is(
     assert all(sample.image.read_bytes() == CONTENT[f"grid/{sample.name}"] for sample in grid.train)
     assert load_images(grid.train, 4)[:, 1, 1, 1].tolist() == [10 * i for i in range(20)]
     assert load_images(grid.test, 4)[:, 1, 1, 1].tolist() == [2, 3, 1]
-    assert load_masks(grid.test, 4).sum((1, 2)).tolist() == [16, 16, 0]
+    assert load_masks(grid.test, 4).marked.sum((1, 2)).tolist() == [16, 16, 0]
     assert "tensorflow" not in sys.modules
 
 

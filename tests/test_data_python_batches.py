@@ -1,11 +1,13 @@
 """CIFAR's official batches: every pickle protocol, what is missing or damaged, hostile files."""
 
+import gzip
 import os
 import pickle
 import re
 import struct
 import tarfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,46 @@ def test_absurd_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python_batches, "MAX_ARCHIVE_BYTES", 50_000)
     monkeypatch.setattr(python_batches, "MAX_BYTES", 2**29)
     assert "SOURCE holds more than 50,000 bytes, which no official archive" in error_of(archive)
+
+
+def peak(read: Callable[[], object]) -> int:
+    """The most bytes that Python and NumPy hold at a time."""
+    tracemalloc.start()
+    read()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_a_text_is_refused_before_it_takes_four_times_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A character beyond Latin-1 makes Python keep all of the text in four bytes a character."""
+    size = 4_000_000
+    wide = b"X" + struct.pack("<I", size) + "😀".encode() + b"a" * (size - 4)
+    code = b"\x80\x02}" + text("data") + wide + b"s."
+    monkeypatch.setattr(batch_pickle._Machine, "max_bytes", 3 * size)
+    assert peak(lambda: unpickled(code)) < 2.2 * size
+    assert "decodes to more than 12,000,000 bytes of text and numbers" in unpickled(code)
+    monkeypatch.setattr(batch_pickle._Machine, "max_bytes", 5 * size)
+    assert peak(lambda: batch_pickle.unpickle(code, "train")) > 4 * size  # so it does
+    narrow = b"X" + struct.pack("<I", size) + "é".encode() * (size // 2)
+    latin = b"\x80\x02}" + text("data") + narrow + b"s."
+    monkeypatch.setattr(batch_pickle._Machine, "max_bytes", size + 1000)
+    assert batch_pickle.unpickle(latin, "train")["data"] == "é" * (size // 2)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_name_in_an_archive_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
+    size = 30_000_000
+    member = tarfile.TarInfo("train")
+    member.type, member.size = kind, size
+    with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as packed:
+        packed.write(
+            member.tobuf(tarfile.USTAR_FORMAT) + b"9 comment=" + b"\xf0\x9f\x98\x80" * (size // 4)
+        )
+    assert "a name or attributes of 30,000,000 bytes" in error_of(tmp_path / "a.tar.gz")
+    assert peak(lambda: error_of(tmp_path / "a.tar.gz")) < 2_000_000
 
 
 def test_links_in_an_archive_are_not_followed(tmp_path: Path) -> None:

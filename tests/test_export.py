@@ -325,6 +325,7 @@ def test_the_metadata_says_what_other_languages_need(fitted):
     assert (said["method"], said["backbone"], said["licence"]) == ("adtr", "pixels", "Apache-2.0")
     assert json.loads(said["threshold"]) == model.decision.threshold
     assert json.loads(said["preprocessing"])["resize"] == [80, 80]
+    assert json.loads(said["preprocessing"])["bits"] is None
     assert json.loads(said["preprocessing"])["crop"] == [8, 8, 72, 72]
     calibration = json.loads(said["calibration"])
     assert calibration["scores"] == model.calibration.scores.tolist()

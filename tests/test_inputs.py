@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adtr_jax.data import Sample, load_images
+from adtr_jax.data import Sample, inputs, load_images
 from adtr_jax.data.inputs import decoded, expand, images_below
 from adtr_jax.errors import InputError
 
@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_an_item_with_its_error(tmp_path: Path) -> None:
 def live_images(size: tuple[int, int]) -> int:
     # By type: to ask an object for its class may be an adventure, PyTorch warns then.
     images = [found for found in gc.get_objects() if issubclass(type(found), Image.Image)]
-    return sum(image.size == size for image in images)
+    return sum(image.size == size and image._im is not None for image in images)
 
 
 def test_few_images_are_held_however_many_there_are(tmp_path: Path) -> None:
@@ -249,6 +249,25 @@ def test_few_images_are_held_however_many_there_are(tmp_path: Path) -> None:
             most = max(most, live_images(size))
     assert asked == 300
     assert workers < most <= 3 * workers
+
+
+def test_large_images_wait_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of 40,000 bytes fit; the one that is waited for comes though it is larger than all."""
+    monkeypatch.setattr(inputs, "AHEAD", 130_000)
+    size = (101, 99)
+    paths = [draw(tmp_path / f"{i:02}.png", size, i, "RGB") for i in range(12)]
+    paths.insert(6, draw(tmp_path / "large.png", (300, 300), 5, "RGB"))
+    gc.collect()
+    most = 0
+    items = decoded(paths, 16, 1.0, workers=6)
+    for path, item in zip(paths, items, strict=True):
+        assert (item.path, item.error) == (path, None)
+        if path in (paths[2], paths[10]):
+            time.sleep(0.1)  # all that may be decoded ahead is decoded
+            most = max(most, live_images(size))
+    assert 3 <= most <= 3 + 2  # and the one just taken, and the one that is drawn next
 
 
 def test_closing_stops_the_threads_at_once(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from adtr_jax import backbones, detectors
 from adtr_jax.api.model import Model
 from adtr_jax.calibration.decision import ThresholdKind
 from adtr_jax.config import FIT_SETTINGS, PLUS_PRESETS, AdtrSettings, Plus, Settings
-from adtr_jax.data import labelled
+from adtr_jax.data import bit_depth, good_images, labelled
 from adtr_jax.data.anomalies import Labelled
 from adtr_jax.data.good_images import GoodImages
 from adtr_jax.data.inputs import Picture
@@ -53,7 +53,7 @@ def fit(
 
     Args:
         images: a folder of good images (also one in MVTec layout), or the images: paths, PIL
-            images, or RGB values 0..255 `[h w 3]`.
+            images, or RGB values `[h w 3]`, uint8 or uint16.
         settings: how to train and score; the default takes minutes on a CPU.
         out: the file to write the model to; a training that was interrupted goes on beside it.
         false_alarms: the share of good images that may be called anomalous.
@@ -83,7 +83,12 @@ def fit(
         settings, detector, licence = start.settings, start.trained, start.licence
     else:
         detector, licence = _untrained(settings, weights)
-    good = GoodImages.read(images, settings.image_size, settings.crop)
+    if start is None:
+        settings = dataclasses.replace(settings, bits=good_images.bits(images, settings.bits))
+        detector = dataclasses.replace(detector, settings=settings)
+    if settings.bits is not None:
+        say(bit_depth.describe(settings.bits))
+    good = GoodImages.read(images, settings.image_size, settings.crop, settings.bits)
     anomalies = _anomalies(defects, masks, settings)
     known = start.about.get("trained_on", ()) if start is not None else ()
     job = _Job(good, detector, start is None, anomalies, plus, device_mesh(devices), say)

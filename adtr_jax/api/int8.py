@@ -106,7 +106,8 @@ def _good(
             "the model does not say what it was trained on, so its threshold cannot be made anew "
             "for int8: make it with adtr-jax fit"
         )
-    good = GoodImages.read(photos, model.settings.image_size, model.settings.crop)
+    settings = model.settings
+    good = GoodImages.read(photos, settings.image_size, settings.crop, settings.bits)
     trained = np.array([digest in known for digest in good.digests])
     if not trained.any():
         raise InputError(
@@ -126,7 +127,8 @@ def _good(
 def _defects(model: Model, folder: Path) -> UInt8[np.ndarray, "n s s 3"]:
     files = [Path(str(sample.image)) for sample in read_anomalies(folder)]
     pixels = []
-    for image in decoded(files, model.settings.image_size, model.settings.crop):
+    settings = model.settings
+    for image in decoded(files, settings.image_size, settings.crop, bits=settings.bits):
         if image.pixels is None:
             raise InputError(f"{image.error}")
         pixels.append(image.pixels)

@@ -21,7 +21,7 @@ from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import Decision, ThresholdKind
 from adtr_jax.calibration.regions import find_regions
 from adtr_jax.config import Settings
-from adtr_jax.data.inputs import Decoded, Picture, decoded, expand
+from adtr_jax.data.inputs import AHEAD, Decoded, Picture, decoded, expand
 from adtr_jax.detectors.header import Header
 from adtr_jax.errors import InputError
 from adtr_jax.export import exported, format_of
@@ -141,9 +141,9 @@ class Model:
         """Scores one image, or many.
 
         Args:
-            images: an image's path, the bytes of its file, a PIL image, or RGB values 0..255
-                `[h w 3]`; or a folder, or a list or iterator of images, which may be of different
-                sizes.
+            images: an image's path, the bytes of its file, a PIL image, or RGB values
+                `[h w 3]`, uint8 or uint16; or a folder, or a list or iterator of images, which may
+                be of different sizes.
 
         Returns:
             A prediction; for many images an iterator of them, in order, which decodes ahead and
@@ -167,7 +167,7 @@ class Model:
         """Scores images that are decoded already, a chunk at a time."""
         images = iter(images)
         size = max(CHUNK, self.detector.batch)
-        while chunk := list(islice(images, size)):
+        while chunk := list(_chunk(images, size)):
             good = [image for image in chunk if image.pixels is not None]
             results: Iterator[tuple[Any, Any]] = iter(())
             if good:
@@ -246,7 +246,8 @@ class Model:
 
     def _decoded(self, images: Iterable[Picture]) -> Iterator[Decoded]:
         """Decodes ahead."""
-        return decoded(images, self.settings.image_size, self.settings.crop)
+        settings = self.settings
+        return decoded(images, settings.image_size, settings.crop, bits=settings.bits)
 
     def _failed(self, image: Decoded) -> Prediction:
         return Prediction.failed(str(image.path), image.error or "", self.scale)
@@ -276,6 +277,16 @@ class Model:
             regions=regions,
             **common,
         )
+
+
+def _chunk(images: Iterator[Decoded], count: int) -> Iterator[Decoded]:
+    """Takes the next images: so many, or fewer where they are large."""
+    held = 0
+    for image in islice(images, count):
+        yield image
+        held += image.nbytes
+        if held >= AHEAD:
+            return
 
 
 def load(path: str | Path, weights: str | Path | None = None) -> Model:

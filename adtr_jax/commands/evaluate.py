@@ -1,5 +1,6 @@
 """`adtr-jax evaluate MODEL --good=DIR --defects=DIR`."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import tyro
 
 from adtr_jax.command_line import parse
 from adtr_jax.commands.model_options import ModelOptions
+from adtr_jax.config import MaskFilter
 from adtr_jax.errors import InputError
 from adtr_jax.files import run_folder
 from adtr_jax.files.lock import locked
@@ -28,6 +30,9 @@ class Evaluate(ModelOptions):
     """A folder of defective images, or one folder a kind."""
     masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Masks of the defects, by the images' names: the pixels are measured, too."""
+    mask_filter: MaskFilter | None = None
+    """How masks are brought to the score map's size. keep: a defect that would vanish is marked
+    wherever it lies; nearest: as in the papers. Default: the model's."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation")
     """Gets metrics.json, scores.csv, pictures and report.html."""
     report: bool = True
@@ -62,7 +67,10 @@ def run(options: Evaluate) -> dict[str, float]:
         )
     category = Category(options.model.stem, train=(), test=(*good, *defects))
     begun = time.perf_counter()
-    task = Task.read(category, model.settings)
+    settings = model.settings
+    if options.mask_filter is not None:
+        settings = dataclasses.replace(settings, mask_filter=options.mask_filter)
+    task = Task.read(category, settings)
     read = time.perf_counter()
     maps, scores = model.detector.score(task.test_images)
     timings = {"reading": read - begun, "scoring": time.perf_counter() - read}

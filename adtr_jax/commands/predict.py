@@ -176,10 +176,12 @@ def _run(model: "Model") -> dict[str, Any]:
 def _predictions(
     model: "Model", paths: Iterable[Path], *, one_by_one: bool
 ) -> "Iterator[Prediction]":
-    size, crop = model.settings.image_size, model.settings.crop
+    settings = model.settings
     groups: Iterable[Iterable[Path]] = ([path] for path in paths) if one_by_one else [paths]
     for group in groups:
-        images: Iterator[Decoded] = decoded(group, size, crop)
+        images: Iterator[Decoded] = decoded(
+            group, settings.image_size, settings.crop, bits=settings.bits
+        )
         yield from model.predict_decoded(images)
 
 

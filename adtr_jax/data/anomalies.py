@@ -1,5 +1,6 @@
 """Anomalies that ADTR+ learns from: synthetic, or given by the user."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from adtr_jax.config import Plus, Settings
-from adtr_jax.data import labelled
-from adtr_jax.data.images import load_images, load_masks
+from adtr_jax.data import bit_depth, labelled
+from adtr_jax.data.images import load_images
+from adtr_jax.data.masks import load_masks
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.data.synthetic import KINDS, Kind, synthesise
 from adtr_jax.errors import unknown
@@ -97,8 +99,8 @@ class Labelled:
         parts: list[Chunk] = []
         for with_masks in (True, False):
             if some := [sample for sample in samples if (sample.mask is not None) == with_masks]:
-                masks = load_masks(some, size, crop) if with_masks else None
-                parts.append((load_images(some, size, crop), masks))
+                masks = load_masks(some, size, crop).marked if with_masks else None
+                parts.append((load_images(some, size, crop, settings.bits), masks))
         return cls(tuple(parts))
 
 
@@ -131,5 +133,8 @@ def read(word: str, category: Category, settings: Settings, plus: Plus) -> Choic
     if not folder.exists():
         raise unknown("no kind of synthetic anomalies and no folder", word, KINDS)
     samples = labelled.read_anomalies(folder)
+    normal = [sample.image for sample in category.train]
+    bits = bit_depth.common(bit_depth.depths(normal, settings.bits), normal, settings.bits)
+    settings = dataclasses.replace(settings, bits=bits)
     given = Labelled.read(samples, settings)
     return Choice(folder.resolve().name, given, labelled.without(category, samples))

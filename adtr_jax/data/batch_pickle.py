@@ -16,7 +16,7 @@ from jaxtyping import Shaped
 from adtr_jax.errors import InputError
 from adtr_jax.files.pickle_machine import DAMAGE, INSTRUCTIONS, PickleMachine, kind, pushing, shown
 
-MAX_ELEMENTS = 2**30  # in one array
+MAX_ELEMENTS = 2**28  # in one array
 MAX_KEY = 100  # characters in a dictionary's key
 
 _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
@@ -175,6 +175,9 @@ class _Machine(PickleMachine):
         *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8")
     )
     max_instructions = 2_000_000  # CIFAR-100 takes about 200,000; saved by Python 3, 500,000
+    max_bytes = (
+        2**28
+    )  # CIFAR-100 takes 155 MB; saved by Python 3 with protocol 2, half as much more
 
     def __init__(self, where: str) -> None:
         super().__init__()

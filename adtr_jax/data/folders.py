@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from adtr_jax.data.layout import TOP_FOLDERS, arrange
+from adtr_jax.data.layout import TOP_FOLDERS, Listing, arrange, require_spelling
 from adtr_jax.data.samples import GOOD, Category
 from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError, unknown
@@ -28,6 +28,8 @@ def categories(root: Path) -> list[str]:
         )
     found = _categories_in(root)
     if not found:
+        for folder in (root, *_folders_in(root)):
+            require_spelling(Listing.of(walk(folder, depth=2), folder.as_posix()))
         below = [child for child in _folders_in(root) if _categories_in(child)]
         hint = f"use {below[0]}, which does" if below else "a category has images in train/good"
         raise InputError(f"{root} holds no category in MVTec layout: {hint}")
@@ -44,9 +46,10 @@ def read_category(root: Path, category: str) -> Category:
     folder = root.expanduser() / category
     if category not in known:
         if folder in _folders_in(root.expanduser()) and folder.name == category:
+            require_spelling(Listing.of(walk(folder, depth=2), folder.as_posix()))
             raise InputError(f"{folder}/train/{GOOD} is missing: put normal images there")
         raise unknown(f"no category in {root}", category, known)
-    names = [n for n in walk(folder, depth=3) if n.partition("/")[0] in TOP_FOLDERS]
+    names = [n for n in walk(folder, depth=3) if n.partition("/")[0].lower() in TOP_FOLDERS]
     train, test = arrange(names, where=folder.as_posix())
     return Category(
         category,

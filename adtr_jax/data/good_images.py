@@ -2,16 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from adtr_jax.config import Bits
+from adtr_jax.data import bit_depth
 from adtr_jax.data.images import digest
-from adtr_jax.data.inputs import Picture, decoded, images_below
+from adtr_jax.data.inputs import Picture, decoded, depths, images_below
+from adtr_jax.data.layout import Listing, require_spelling
 from adtr_jax.data.samples import GOOD
+from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError
 
 
@@ -32,7 +36,13 @@ class GoodImages:
     sizes: tuple[tuple[int, int], ...]
 
     @classmethod
-    def read(cls, images: "str | Path | Iterable[Picture]", size: int, crop: float) -> "GoodImages":
+    def read(
+        cls,
+        images: "str | Path | Iterable[Picture]",
+        size: int,
+        crop: float,
+        bits: Bits | None = None,
+    ) -> "GoodImages":
         """Reads and checks all images before anything is trained.
 
         Args:
@@ -40,6 +50,7 @@ class GoodImages:
                 images themselves.
             size: side s in pixels.
             crop: the share of each side that is kept.
+            bits: how many bits of 16-bit images are used, as `bits` finds; None: they have 8.
 
         Raises:
             InputError: no folder, no images, or one that cannot be read.
@@ -47,7 +58,7 @@ class GoodImages:
         found: dict[str, UInt8[np.ndarray, "s s 3"]] = {}
         sizes: Counter[tuple[int, int]] = Counter()
         pictures = files(Path(images)) if isinstance(images, str | Path) else images
-        for image in decoded(pictures, size, crop):
+        for image in decoded(pictures, size, crop, bits=bits):
             if image.pixels is None or image.image is None:
                 raise InputError(f"{image.error}")
             sizes[image.image.size] += 1
@@ -90,6 +101,23 @@ class GoodImages:
         return chosen
 
 
+def bits(images: "str | Path | Iterable[Picture]", given: Bits | None) -> Bits | None:
+    """How many bits of 16-bit images are used (see `bit_depth`); None: they have 8.
+
+    Args:
+        images: as `GoodImages.read` takes them. If they can be had only once, `given` counts.
+        given: what the user says, if anything.
+
+    Raises:
+        InputError: images that cannot be read, or of different depths.
+    """
+    pictures = files(Path(images)) if isinstance(images, str | Path) else images
+    if not isinstance(pictures, Sequence):
+        return given
+    names = [p if isinstance(p, str | Path) else "an image in memory" for p in pictures]
+    return bit_depth.common(depths(pictures, given), names, given)
+
+
 def _order(seed: int, digest: str) -> str:
     return hashlib.sha256(f"{seed} {digest}".encode()).hexdigest()
 
@@ -104,6 +132,7 @@ def files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}: give a folder of good images")
+    require_spelling(Listing.of(walk(folder, depth=2), folder.as_posix()))
     inside = folder / "train" / GOOD
     if not inside.is_dir():
         categories = sorted(path.parent.parent for path in folder.glob(f"*/train/{GOOD}"))

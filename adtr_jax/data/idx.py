@@ -20,7 +20,8 @@ from adtr_jax.data.image_set import ImageSet, PixelImage, Split, by_class, check
 from adtr_jax.data.samples import File
 from adtr_jax.errors import InputError
 
-MAX_BYTES = 2**30  # in one file, unpacked; MNIST's training images, the largest, have 47 MB
+MAX_BYTES = 2**30  # in one file, unpacked; EMNIST's training images, the largest, have 0.5 GB
+MAX_IMAGES = 2**20  # in one file; EMNIST has 0.7 million
 
 _PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTES = 0x08
@@ -84,7 +85,7 @@ def _read(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
             if magic != _UNSIGNED_BYTES << 8 | dimensions:
                 raise ValueError(f"it begins with {magic:08x}")
             size = math.prod(shape)
-            if size > MAX_BYTES or 0 in shape[1:]:
+            if size > MAX_BYTES or shape[0] > MAX_IMAGES or 0 in shape[1:]:
                 raise ValueError(f"it claims the shape {shape}")
             content = stream.read(size + 1)
             if len(content) != size:

@@ -45,6 +45,8 @@ def read(source: Path) -> ImageSet:
 
 
 def _read_file(source: Path) -> ImageSet:
+    if not source.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{source} is neither a file nor a folder: give {ACCEPTED}")
     try:
         with source.open("rb") as stream:
             begin = stream.read(len(_GZIP))

@@ -10,25 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from tqdm.auto import tqdm
 
-from adtr_jax.data.decode import decode_image, decode_mask, upright_size
+from adtr_jax.config import Bits
+from adtr_jax.data.decode import decoding
+from adtr_jax.data.image_file import open_image
 from adtr_jax.data.samples import Sample
-from adtr_jax.errors import InputError
 
 _Result = TypeVar("_Result")
 
 
 def load_images(
-    samples: Sequence[Sample], size: int, crop: float = 1.0
+    samples: Sequence[Sample], size: int, crop: float = 1.0, bits: Bits | None = None
 ) -> UInt8[np.ndarray, "n {size} {size} 3"]:
     """Load the images as RGB, at `size` x `size` by Pillow's bilinear filter.
 
     Args:
         size: Side s of the result in pixels.
         crop: The share of each side that is kept, as `resized` does.
+        bits: How many bits of 16-bit images are used (`bit_depth`); None: they have 8.
 
     Returns:
         Values in 0..255.
@@ -38,50 +40,13 @@ def load_images(
     """
 
     def load(sample: Sample) -> UInt8[np.ndarray, "s s 3"]:
-        return resized(decode_image(sample.image), size, crop)
+        with decoding(open_image(sample.image), bits) as image:
+            return resized(image, size, crop)
 
     images = np.empty((len(samples), size, size, 3), np.uint8)
-    for index, image in enumerate(_in_threads(load, samples, "image")):
+    for index, image in enumerate(in_threads(load, samples, "image")):
         images[index] = image
     return images
-
-
-def load_masks(
-    samples: Sequence[Sample], size: int, crop: float = 1.0
-) -> Bool[np.ndarray, "n {size} {size}"]:
-    """Load the masks, at `size` x `size` by nearest neighbour; True is anomalous.
-
-    Args:
-        samples: The anomalous ones must have a mask (`Category.has_masks`).
-        size, crop: As in `load_images`.
-
-    Returns:
-        Masks; all False for a normal sample.
-
-    Raises:
-        InputError: for the first file, in the order of `samples`, that `decode_mask` rejects or
-            whose size differs from its image's; or for an anomalous sample without a mask.
-    """
-
-    def load(sample: Sample) -> Bool[np.ndarray, "s s"]:
-        if sample.mask is None:
-            raise InputError(f"{sample.image} is anomalous and has no mask: add one")
-        marked = decode_mask(sample.mask)
-        height, width = marked.shape
-        expected = upright_size(sample.image)
-        if (width, height) != expected:
-            raise InputError(
-                f"{sample.mask} is {width} x {height} pixels, but its image {sample.image} is "
-                f"{expected[0]} x {expected[1]}: draw the mask at the image's size"
-            )
-        return np.asarray(_centre(Image.fromarray(marked), size, crop, Image.Resampling.NEAREST))
-
-    masks = np.zeros((len(samples), size, size), bool)
-    anomalous = [index for index, sample in enumerate(samples) if sample.label]
-    drawn = _in_threads(load, [samples[index] for index in anomalous], "mask")
-    for index, mask in zip(anomalous, drawn, strict=True):
-        masks[index] = mask
-    return masks
 
 
 def resized(image: Image.Image, size: int, crop: float) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -98,7 +63,7 @@ def resized(image: Image.Image, size: int, crop: float) -> UInt8[np.ndarray, "{s
     Returns:
         Values 0 to 255.
     """
-    return np.asarray(_centre(image, size, crop, Image.Resampling.BILINEAR).convert("RGB"))
+    return np.asarray(_centre(image, size, crop).convert("RGB"))
 
 
 def digest(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
@@ -112,14 +77,7 @@ def centre_crop(size: int, crop: float) -> tuple[int, int]:
     return whole, (whole - size) // 2
 
 
-def _centre(image: Image.Image, size: int, crop: float, filter_: Image.Resampling) -> Image.Image:
-    """The image at `size / crop`, of which the centre is kept."""
-    whole, before = centre_crop(size, crop)
-    scaled = image.resize((whole, whole), filter_)
-    return scaled.crop((before, before, before + size, before + size))
-
-
-def _in_threads(
+def in_threads(
     load: Callable[[Sample], _Result], samples: Sequence[Sample], noun: str
 ) -> Iterator[_Result]:
     """Yield `load(sample)` in order; Pillow decodes and resizes without holding the GIL."""
@@ -132,3 +90,10 @@ def _in_threads(
     finally:
         # After an error or Ctrl-C the rest need not be read.
         pool.shutdown(cancel_futures=True)
+
+
+def _centre(image: Image.Image, size: int, crop: float) -> Image.Image:
+    """The image at `size / crop`, of which the centre is kept."""
+    whole, before = centre_crop(size, crop)
+    scaled = image.resize((whole, whole), Image.Resampling.BILINEAR)
+    return scaled.crop((before, before, before + size, before + size))

@@ -3,34 +3,41 @@
 Nothing here holds more than the paths that have been seen and a few images, however many there are.
 """
 
+import functools
 import io
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8, UInt16
 from PIL import Image
 
-from adtr_jax.data.decode import decode_image
+from adtr_jax.config import Bits
+from adtr_jax.data import bit_depth
+from adtr_jax.data.decode import decoding, eight_bit
+from adtr_jax.data.image_file import open_image
 from adtr_jax.data.images import resized
-from adtr_jax.data.layout import IMAGE_SUFFIXES
+from adtr_jax.data.layout import IMAGE_SUFFIXES, SYSTEM_FOLDERS
+from adtr_jax.data.samples import File
 from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError
 from adtr_jax.files import results_folder
 
 STDIN = "-"
-# Folders of the system and of network drives; those that are hidden begin with a dot.
-_SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 # Decoding is seldom what prediction waits for, and each thread may hold two images.
 _MAX_WORKERS = 8
+AHEAD = 2**30  # bytes of decoded images that wait to be taken, at most
 
 
 # A file's path, a file's bytes, or the image itself.
-Picture = str | Path | bytes | Image.Image | UInt8[np.ndarray, "h w 3"]
+Picture = (
+    str | Path | bytes | Image.Image | UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
+)
 
 
 class _Encoded(NamedTuple):
@@ -59,6 +66,13 @@ class Decoded(NamedTuple):
     image: Image.Image | None
     pixels: UInt8[np.ndarray, "s s 3"] | None
     error: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the image takes: Pillow has four bytes a pixel in colour."""
+        if self.image is None:
+            return 0
+        return self.image.width * self.image.height * (1 if self.image.mode == "L" else 4)
 
 
 def expand(words: Sequence[str], stdin: Iterable[str]) -> Iterator[Path]:
@@ -103,13 +117,18 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 
 def decoded(
-    paths: Iterable[Picture], size: int, crop: float, workers: int | None = None
+    paths: Iterable[Picture],
+    size: int,
+    crop: float,
+    workers: int | None = None,
+    *,
+    bits: Bits | None = None,
 ) -> Iterator[Decoded]:
     """Read images in threads, ahead of whoever takes them, in the order of the paths.
 
-    At most `2 * workers` images are held here at a time. To be so far ahead, as many paths are
-    asked for before the first image is given: where paths arrive one by one (`watch`), call this
-    for each of them.
+    At most `2 * workers` images and `AHEAD` bytes are held here at a time. To be so far ahead, as
+    many paths are asked for before the first image is given: where paths arrive one by one
+    (`watch`), call this for each of them.
 
     Args:
         paths: The files, or images in memory; one that cannot be read gives an item with its
@@ -117,6 +136,7 @@ def decoded(
         size: Side s in pixels of what the model sees.
         crop: The share of each side that is kept, as for `images.resized`.
         workers: The number of threads; None: one a processor, at most eight.
+        bits: How many bits of 16-bit images are used (`bit_depth`); None: they have 8.
 
     Yields:
         One item a path. When the iterator is closed, no thread goes on after its present image.
@@ -124,15 +144,40 @@ def decoded(
     workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     ahead: deque[Future[Decoded]] = deque()
+    room = _Room(AHEAD)
+
+    def take() -> Decoded:
+        found = ahead.popleft().result()
+        room.taken()
+        return found
+
     try:
-        for path in paths:
-            ahead.append(pool.submit(_decode, path, size, crop))
+        for index, path in enumerate(paths):
+            enter = functools.partial(room.enter, index)
+            ahead.append(pool.submit(_decode, path, size, crop, bits, enter))
             if len(ahead) == 2 * workers:
-                yield ahead.popleft().result()
+                yield take()
         while ahead:
-            yield ahead.popleft().result()
+            yield take()
     finally:
+        room.close()
         pool.shutdown(cancel_futures=True)
+
+
+def depths(pictures: Sequence[Picture], bits: Bits | None = None) -> Int[np.ndarray, " n"]:
+    """`bit_depth.depth` of each picture; raises InputError for the first that cannot be read."""
+
+    def depth(picture: Picture) -> int:
+        file = _file(picture)
+        if file is not None:
+            return bit_depth.depth(file, bits)
+        values = np.asarray(picture)
+        if values.dtype != np.uint16:
+            return bit_depth.EIGHT
+        return bits or bit_depth.holding(int(values.max(initial=0)))
+
+    with ThreadPoolExecutor() as pool:
+        return np.array(list(pool.map(depth, pictures)), int)
 
 
 def _expanded(words: Sequence[str], stdin: Iterable[str]) -> Iterator[Path]:
@@ -180,35 +225,80 @@ def _images_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
 def _is_left_out(name: str, siblings: Sequence[str]) -> bool:
     if name in (results_folder.OVERLAYS, results_folder.PREVIEWS):
         return results_folder.JSONL in siblings
-    return name in _SYSTEM_FOLDERS
+    return name in SYSTEM_FOLDERS
 
 
-def _decode(picture: Picture, size: int, crop: float) -> Decoded:
+class _Room:
+    """The bytes that images may take which wait to be taken, in the order of their numbers.
+
+    The one that is waited for always enters; else it might wait for those behind it.
+    """
+
+    def __init__(self, total: int):
+        self._total, self._first, self._closed = total, 0, False
+        self._sizes: dict[int, int] = {}
+        self._changed = threading.Condition()
+
+    def enter(self, index: int, size: int) -> None:
+        """Waits until there is room."""
+
+        def fits() -> bool:
+            return sum(self._sizes.values()) + size <= self._total
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or index == self._first or fits())
+            self._sizes[index] = size
+
+    def taken(self) -> None:
+        """The first has been taken."""
+        with self._changed:
+            self._sizes.pop(self._first, None)
+            self._first += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Lets all enter."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _decode(
+    picture: Picture, size: int, crop: float, bits: Bits | None, enter: Callable[[int], None]
+) -> Decoded:
     path = Path(picture).expanduser() if isinstance(picture, str | Path) else None
     try:
-        image = _in_memory(picture) if path is None else _read(path)
-        return Decoded(path, image, resized(image, size, crop), None)
+        file = _file(picture)
+        if file is None:
+            image = _in_memory(picture, bits)
+            return Decoded(path, image, resized(image, size, crop), None)
+        opened = open_image(file)
+        width, height = opened.size
+        enter(4 * width * height)
+        with decoding(opened, bits) as image:
+            return Decoded(path, image, resized(image, size, crop), None)
     except (InputError, OSError, ValueError, MemoryError) as error:
-        reason = str(error) or f"{path} is too large for the memory: scale it down"
+        reason = str(error) or f"{path or 'an image'} is too large for the memory: scale it down"
         return Decoded(path, None, None, " ".join(reason.split()))
 
 
-def _read(path: Path) -> Image.Image:
-    # Reading a pipe would wait for ever, and reading a device need not end.
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(f"{path} is neither a file nor a folder: leave it out")
-    return decode_image(path)
+def _file(picture: Picture) -> File | None:
+    """The picture's file; None if it is an image in memory."""
+    if isinstance(picture, str | Path):
+        return Path(picture).expanduser()
+    return _Encoded(picture) if isinstance(picture, bytes) else None
 
 
-def _in_memory(picture: object) -> Image.Image:
-    if isinstance(picture, bytes):
-        return decode_image(_Encoded(picture))
+def _in_memory(picture: object, bits: Bits | None) -> Image.Image:
+    name = "an image in memory"
     if isinstance(picture, Image.Image):
-        return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+        bit_depth.require(bit_depth.is_16_bit(picture.mode), bits, name)
+        return eight_bit(picture, bits, name)
     array = np.asarray(picture)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+    if array.dtype not in (np.uint8, np.uint16) or array.shape[2:] != (3,) or not array.size:
         raise InputError(
-            f"an image in memory is {array.dtype} of shape {array.shape}: give a PIL image, the "
-            "bytes of a file, or uint8 RGB values [h w 3]"
+            f"{name} is {array.dtype} of shape {array.shape}: give a PIL image, the bytes of a "
+            "file, or uint8 or uint16 RGB values [h w 3]"
         )
-    return Image.fromarray(array)
+    bit_depth.require(array.dtype == np.uint16, bits, name)
+    return Image.fromarray(array if bits is None else bit_depth.eight_bits(array, bits, name))

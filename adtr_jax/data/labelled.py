@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from adtr_jax.data.image_file import read_bytes
 from adtr_jax.data.layout import IMAGE_SUFFIXES, Entry, Listing, arrange_anomalies
 from adtr_jax.data.samples import GOOD, Category, File, Sample
 from adtr_jax.data.walk import walk
@@ -142,7 +143,4 @@ def _images(listing: Listing, folder: str) -> list[str]:
 
 
 def _digest(file: File) -> bytes:
-    try:
-        return hashlib.sha256(file.read_bytes()).digest()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    return hashlib.sha256(read_bytes(file)).digest()

@@ -20,6 +20,9 @@ from adtr_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TOP_FOLDERS = ("train", "test", "ground_truth")
+# Of systems and network drives, which put them everywhere: what is in them are no images of the
+# user's, but thumbnails, for instance. Those that are hidden begin with a dot.
+SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 
 # Files that may accompany images. Any other type is an error, so that images of an unsupported type
 # are not left out silently.
@@ -42,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """The visible content of a folder: files and subfolders by path.
+    """The visible content of a folder: files and subfolders by path, without `SYSTEM_FOLDERS`.
 
     Attributes:
         where: The folder, for messages.
@@ -65,7 +68,7 @@ class Listing:
         folders: dict[str, list[str]] = {"": []}
         for name in sorted(names):
             path = PurePosixPath(name)
-            if any(part.startswith(".") for part in path.parts):
+            if any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.parts):
                 continue
             above = path.parts if name.endswith("/") else path.parts[:-1]
             for depth in range(len(above) + 1):
@@ -117,7 +120,7 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
 
     Args:
         names: Paths relative to the category's folder, with "/" separators; those of folders end
-            with "/". Hidden files and text files are ignored.
+            with "/". Hidden files, text files and `SYSTEM_FOLDERS` are ignored.
         where: The category's folder, for messages.
 
     Returns:
@@ -126,11 +129,12 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
         Without any masks, every mask is None.
 
     Raises:
-        InputError: if a folder is empty, train/good is missing, or test/good beside anomalous
-            images; if a file is of an unknown type or misplaced, a mask has no image, an image has
-            two masks, or only some anomalous images have a mask.
+        InputError: if a folder is empty or spelled with other capitals, train/good is missing, or
+            test/good beside anomalous images; if a file is of an unknown type or misplaced, a mask
+            has no image, an image has two masks, or only some anomalous images have a mask.
     """
     listing = Listing.of(names, where)
+    require_spelling(listing)
     listing.types("train")
     train = [Entry(f"train/{GOOD}/{n}", GOOD, None) for n in listing.images(f"train/{GOOD}")]
     if listing.files.get("test") and not listing.folders["test"]:
@@ -162,6 +166,7 @@ def arrange_anomalies(names: Iterable[str], where: str) -> list[Entry]:
         InputError: as in `arrange`, and if there are normal images or no anomalous ones.
     """
     listing = Listing.of(names, where)
+    require_spelling(listing)
     images = {defect: listing.images(f"test/{defect}") for defect in listing.types("test")}
     if GOOD in images:
         raise InputError(
@@ -171,6 +176,20 @@ def arrange_anomalies(names: Iterable[str], where: str) -> list[Entry]:
     if not images:
         raise InputError(f"{where}/test holds no images: put anomalous ones into test/DEFECT")
     return _entries(listing, images)
+
+
+def require_spelling(listing: Listing) -> None:
+    """Raises InputError where a folder that has a meaning is spelled with other capitals."""
+    meant = {"": TOP_FOLDERS, **dict.fromkeys(TOP_FOLDERS, (GOOD,))}
+    for above, names in meant.items():
+        for found in listing.folders.get(above, ()):
+            name = found.lower()
+            if name in names and found != name:
+                place = f"{listing.where}/{above}/" if above else f"{listing.where}/"
+                raise InputError(
+                    f"{place}{found} is taken for {name} only if it is spelled so: rename it to "
+                    f"{place}{name}"
+                )
 
 
 def _entries(listing: Listing, images: dict[str, list[str]]) -> list[Entry]:

@@ -29,10 +29,16 @@ from adtr_jax.data.samples import File
 from adtr_jax.errors import InputError
 
 SIDE = 32
-MAX_BYTES = 2**29  # in one file; CIFAR-100's training images, the largest, have 155 MB
-MAX_ARCHIVE_BYTES = 2**30  # unpacked; both have 186 MB
+MAX_BYTES = 2**28  # in one file; CIFAR-100's training images, the largest, have 155 MB
+MAX_ARCHIVE_BYTES = 2**29  # unpacked; both have 186 MB
+MAX_NAME = 2**16  # bytes that a tar file spends on one file's name and attributes
 
 _PIXELS = 3 * SIDE * SIDE
+# Members that hold the name or the attributes of the next one, or of all.
+_NAMES = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _CLASS = re.compile(r"\w[\w .-]*")
 
 
@@ -102,7 +108,8 @@ def read_archive(path: Path) -> ImageSet:
     batches: dict[str, dict[str, Any]] = {}
     with _reporting_damage(path), GzipFile(path) as unpacked:
         stream = _Limited(unpacked, path)
-        with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
+        options: dict[str, Any] = {"fileobj": stream, "mode": "r|", "tarinfo": _Member}
+        with tarfile.open(**options) as tar:
             for member in tar:
                 parts = PurePosixPath(member.name).parts
                 if not member.isreg() or len(parts) > 2 or not wanted.intersection(parts[-1:]):
@@ -114,6 +121,18 @@ def read_archive(path: Path) -> ImageSet:
         while stream.read(2**20):
             pass  # the checksum is at the very end
     return _image_set(path, tuple(batches), batches.pop)
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar file, whose name and attributes tarfile reads into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """As of the base class; raises HeaderError if they take more than `MAX_NAME`."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size > MAX_NAME and member.type in _NAMES:
+            raise tarfile.ReadError(f"a name or attributes of {member.size:,} bytes")
+        return member
 
 
 class _Limited:

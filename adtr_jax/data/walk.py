@@ -22,7 +22,7 @@ def walk(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
         return
     try:
         with os.scandir(folder) as entries:
-            children = sorted((entry.name, entry.is_dir()) for entry in entries)
+            children = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
         raise InputError(
             f"cannot list {folder}: {error.strerror}; check the permissions"
@@ -31,3 +31,10 @@ def walk(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}" + "/" * is_folder
         if is_folder and depth > 1 and not name.startswith("."):
             yield from walk(folder / name, depth - 1, f"{prefix}{name}/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it says so
+        return False

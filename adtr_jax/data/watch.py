@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from adtr_jax.data.decode import decode_image
+from adtr_jax.data.image_file import open_image
 from adtr_jax.data.inputs import images_below
 from adtr_jax.errors import InputError
 
@@ -75,12 +75,12 @@ def _watch(
 
 
 def _look(path: Path, before: _State | None) -> _State | None:
-    """What the file is like now; None if it has vanished or is a pipe, which would block us."""
+    """What the file is like now; None if it has vanished, or is a pipe, which would block."""
     try:
         found = path.stat()
     except OSError:
         return None
-    if stat.S_ISFIFO(found.st_mode):
+    if not stat.S_ISREG(found.st_mode):
         return None
     if before and (before.size, before.modified) == (found.st_size, found.st_mtime_ns):
         return before._replace(unchanged=before.unchanged + 1)
@@ -89,7 +89,7 @@ def _look(path: Path, before: _State | None) -> _State | None:
 
 def _is_image(path: Path) -> bool:
     try:
-        decode_image(path)
-    except (InputError, MemoryError):
+        with open_image(path).decoded():
+            return True
+    except InputError:
         return False
-    return True

@@ -54,7 +54,8 @@ def preprocessing(settings: Settings) -> dict[str, Any]:
 
     It is resized to `resize`, width and height, whatever its shape, and `crop`, left, top, right
     and bottom, is kept of that. `images.resized` does both. Pillow's bilinear filter averages
-    over the pixels that it shrinks ("antialias" elsewhere).
+    over the pixels that it shrinks ("antialias" elsewhere). Where `bits` is a number, images have
+    16 bits a channel, and their values, 0 to 2^bits - 1, are scaled to 0 to 255 before.
     """
     size = settings.image_size
     whole, before = centre_crop(size, settings.crop)
@@ -65,6 +66,7 @@ def preprocessing(settings: Settings) -> dict[str, Any]:
         "colour": "RGB",
         "layout": "NHWC",
         "dtype": "uint8",
+        "bits": settings.bits,
     }
 
 

@@ -3,24 +3,37 @@
 Why not `pickle.Unpickler` with a strict `find_class`: that runs no foreign code, but a hostile file
 can still kill it. Measured with CPython 3.11: a tuple nested two million deep as a dictionary key
 overflows the C stack (segmentation fault), nine bytes make it reserve 4 GB (LONG_BINPUT), and 158
-bytes keep it busy for 18 s (a key of shared tuples, hashed 2^30 times). Therefore
-`pickletools.genops` only decodes the instructions, and this machine interprets those that
-dictionaries of lists, numbers, text and arrays need. Names are looked up in a fixed table, nothing
-is imported, and a file may only call our own functions, which make small objects and check their
-arguments.
+bytes keep it busy for 18 s (a key of shared tuples, hashed 2^30 times). Therefore `pickletools`
+only decodes the instructions, and this machine interprets those that dictionaries of lists,
+numbers, text and arrays need. Names are looked up in a fixed table, nothing is imported, and a file
+may only call our own functions, which make small objects and check their arguments. What is decoded
+is counted before: a text is kept in four times its bytes if one of its characters is an emoji.
 
 Instruction set: CPython's `pickletools`, protocols 2 to 5.
 """
 
 import abc
 import io
+import itertools
 import pickletools
 import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, NoReturn
 
-# What genops and the machine raise on malformed data.
+import numpy as np
+
+# What pickletools and the machine raise on malformed data.
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AssertionError, RuntimeError)
+
+
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_CUT_OFF = "pickle exhausted before seeing STOP"
+# The bytes of the length before an argument.
+_LENGTHS = {
+    **dict.fromkeys(("SHORT_BINUNICODE", "SHORT_BINSTRING", "SHORT_BINBYTES", "LONG1"), 1),
+    **dict.fromkeys(("BINUNICODE", "BINSTRING", "BINBYTES"), 4),
+    **dict.fromkeys(("BINBYTES8", "BYTEARRAY8"), 8),
+}
 
 
 def shown(text: str, length: int = 100) -> str:
@@ -45,11 +58,14 @@ class PickleMachine(abc.ABC):
 
     instructions: ClassVar[Mapping[str, Callable[[Any, Any], None]]]
     max_instructions: ClassVar[int]
+    max_bytes: ClassVar[int]
+    """Of all texts, bytes and numbers, decoded."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.decoded = 0  # bytes
 
     @abc.abstractmethod
     def refuse(self, what: str) -> NoReturn:
@@ -73,16 +89,32 @@ class PickleMachine(abc.ABC):
             One of `DAMAGE`: if the pickle is truncated or malformed.
             What `refuse` raises: if it requires anything that is not in the tables.
         """
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        stream = io.BytesIO(stream) if isinstance(stream, bytes) else stream
+        for count in itertools.count():
+            code = stream.read(1)
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                raise ValueError(f"opcode {code!r} unknown" if code else _CUT_OFF)
             if opcode.name == "STOP":
-                (value,) = self.stack
-                return value
+                break
             if opcode.name not in self.instructions:
                 self.refuse(f"uses the pickle instruction {opcode.name}")
             if count >= self.max_instructions:
                 self.refuse(f"has more than {self.max_instructions:,} pickle instructions")
+            argument = None if opcode.arg is None else self.argument(opcode, stream)
             self.instructions[opcode.name](self, argument)
-        raise ValueError("the pickle has no end")
+        (value,) = self.stack
+        return value
+
+    def argument(self, opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> Any:
+        """Decodes what stands behind an instruction, unless it takes more than `max_bytes`."""
+        assert opcode.arg is not None
+        begin = stream.tell()
+        self.decoded += _size(opcode.name, stream)
+        if self.decoded > self.max_bytes:
+            self.refuse(f"decodes to more than {self.max_bytes:,} bytes of text and numbers")
+        stream.seek(begin)
+        return opcode.arg.reader(stream)
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -134,6 +166,22 @@ class PickleMachine(abc.ABC):
         if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
             raise TypeError(f"a call of a {kind(function)}")
         self.push(function(*arguments))
+
+
+def _size(name: str, stream: io.BytesIO) -> int:
+    """The bytes that an argument takes, decoded; of what cannot be decoded, any number."""
+    if name == "GLOBAL":
+        return 4 * len(stream.readline() + stream.readline())
+    length = _LENGTHS.get(name, 0)
+    if not length:
+        return 0
+    count = int.from_bytes(stream.read(length), "little")
+    if not name.endswith("UNICODE"):
+        return count
+    # Python keeps a text with a character beyond Latin-1 in up to four bytes a character. In UTF-8
+    # these characters, and no others, have a byte from 0xC4 on.
+    text = np.frombuffer(stream.read(count), np.uint8)
+    return len(text) * (4 if text.max(initial=0) >= 0xC4 else 1)
 
 
 def pushing(*names: str) -> dict[str, Callable[[PickleMachine, Any], None]]:
