@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.config import Method, Plus, Settings
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, unknown
 from experiments import good_only
 from experiments.options import Options
 
@@ -22,6 +22,21 @@ if TYPE_CHECKING:  # JAX is imported only after the command line is validated
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
 TITLES: dict[Method, str] = {"adtr": "ADTR", "gtrans": "GTrans"}
+
+
+def chosen(word: str, known: Sequence[str]) -> Sequence[str]:
+    """Returns the categories that a word names: one, several with commas between, or `all`.
+
+    Raises:
+        InputError: there is no such category.
+    """
+    if word == "all":
+        return known
+    names = word.split(",")
+    for name in names:
+        if name not in known:
+            raise unknown("no category", name, [*known, "all"])
+    return list(dict.fromkeys(names))
 
 
 def run_categories(

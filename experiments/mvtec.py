@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from adtr_jax.config import PRESETS, Settings
-from adtr_jax.errors import unknown
-from experiments.categories import run_categories
+from experiments.categories import chosen, run_categories
 from experiments.options import Options, main
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ class Mvtec(Options):
     """
 
     category: str
-    """A category's name, or `all`: any folder in DIR that holds train/good."""
+    """A category's name, several with commas between, or `all`: any folder in DIR that holds
+    train/good."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A folder in MVTec-AD's layout. Default: MVTec-AD, downloaded and prepared by TFDS."""
 
@@ -57,9 +57,7 @@ def source(
         return category.measurable() if measurable else category
 
     known = folders.categories(options.data) if options.data else mvtec_ad_archive.CATEGORIES
-    if options.category != "all" and options.category not in known:
-        raise unknown("no category", options.category, [*known, "all"])
-    return (known if options.category == "all" else [options.category]), read
+    return chosen(options.category, known), read
 
 
 def run(options: Mvtec) -> bool:

@@ -13,7 +13,6 @@ import tyro
 from adtr_jax.command_line import parse
 from adtr_jax.commands.model_options import ModelOptions
 from adtr_jax.config import MaskFilter
-from adtr_jax.errors import InputError
 from adtr_jax.files import run_folder
 from adtr_jax.files.lock import locked
 
@@ -59,12 +58,7 @@ def run(options: Evaluate) -> dict[str, float]:
 
     good = [Sample(f"{GOOD}/{path.name}", path, GOOD) for path in files(options.good)]
     defects = labelled.read_anomalies(options.defects, options.masks)
-    without = [sample for sample in defects if sample.mask is None]
-    if 0 < len(without) < len(defects):
-        raise InputError(
-            f"{without[0].image} has no mask while other defects have: pixels are measured on all "
-            "defects or on none, so add it or leave the masks out"
-        )
+    labelled.require_all_or_no_masks(defects)
     category = Category(options.model.stem, train=(), test=(*good, *defects))
     begun = time.perf_counter()
     settings = model.settings

@@ -49,12 +49,12 @@ def read_category(root: Path, category: str) -> Category:
             require_spelling(Listing.of(walk(folder, depth=2), folder.as_posix()))
             raise InputError(f"{folder}/train/{GOOD} is missing: put normal images there")
         raise unknown(f"no category in {root}", category, known)
-    names = [n for n in walk(folder, depth=3) if n.partition("/")[0].lower() in TOP_FOLDERS]
+    names = [n for n in walk(folder, depth=4) if n.partition("/")[0].lower() in TOP_FOLDERS]
     train, test = arrange(names, where=folder.as_posix())
     return Category(
         category,
-        train=tuple(entry.sample(folder) for entry in train),
-        test=tuple(entry.sample(folder) for entry in test),
+        train=tuple(entry.sample(folder.joinpath) for entry in train),
+        test=tuple(entry.sample(folder.joinpath) for entry in test),
     )
 
 

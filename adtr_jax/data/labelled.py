@@ -41,13 +41,13 @@ def read_anomalies(folder: Path, masks: Path | None = None) -> tuple[Sample, ...
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{where} {what}: give a folder of anomalous images")
-    names = list(walk(folder, depth=3))
+    names = list(walk(folder, depth=4))
     if "test/" in names:
         inside = [name for name in names if name.startswith(("test/", "ground_truth/"))]
         entries = arrange_anomalies(inside, where)
     else:
         entries = _without_masks(Listing.of(names, where))
-    samples = tuple(entry.sample(folder) for entry in entries)
+    samples = tuple(entry.sample(folder.joinpath) for entry in entries)
     return samples if masks is None else _with_masks(samples, masks)
 
 
@@ -72,6 +72,16 @@ def _with_masks(samples: Sequence[Sample], folder: Path) -> tuple[Sample, ...]:
             f"named {Path(samples[0].name).stem}.png or {Path(samples[0].name).stem}_mask.png"
         )
     return tuple(paired)
+
+
+def require_all_or_no_masks(defects: Sequence[Sample]) -> None:
+    """Raises InputError if only some of the defects have a mask."""
+    bare = [sample for sample in defects if sample.mask is None]
+    if 0 < len(bare) < len(defects):
+        raise InputError(
+            f"{bare[0].image} has no mask while other defects have: pixels are measured on all "
+            "defects or on none, so add it or leave the masks out"
+        )
 
 
 def without(category: Category, anomalies: Sequence[Sample]) -> Category:
@@ -120,11 +130,9 @@ def _without_masks(listing: Listing) -> list[Entry]:
             f"{where}/{listing.files[''][0]} lies beside folders: move it into one of them"
         )
     if not defects:
-        return [Entry(name, _DEFECT, None) for name in _images(listing, "")]
+        return [Entry(name, _DEFECT) for name in _images(listing, "")]
     return [
-        Entry(f"{defect}/{name}", defect, None)
-        for defect in defects
-        for name in _images(listing, defect)
+        Entry(f"{defect}/{name}", defect) for defect in defects for name in _images(listing, defect)
     ]
 
 

@@ -5,16 +5,18 @@
     CATEGORY/test/DEFECT/*                          anomalous images, one folder per defect type
     CATEGORY/test/*                                 without folders: it is unknown which are normal
     CATEGORY/ground_truth/DEFECT/STEM_mask.png      the mask of test/DEFECT/STEM.*
+    CATEGORY/ground_truth/DEFECT/STEM/*             or its masks, where there are several
 
 Only the training images must be there.
 
 Works on names alone, so that the same rules apply to folders and archives.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from adtr_jax.data.mask_union import MaskUnion
 from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.errors import InputError
 
@@ -31,16 +33,17 @@ _COMPANIONS = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html",
 
 @dataclass(frozen=True)
 class Entry:
-    """An image: its name and its mask's, relative to the category's folder."""
+    """An image: its name and its masks', relative to the category's folder."""
 
     name: str
     defect: str | None
-    mask: str | None
+    masks: tuple[str, ...] = ()
 
-    def sample(self, category: Path) -> Sample:
-        """The sample in the category's folder."""
-        mask = None if self.mask is None else category / self.mask
-        return Sample(self.name, category / self.name, self.defect, mask)
+    def sample(self, path: Callable[[str], Path]) -> Sample:
+        """The sample, given what finds a name's file."""
+        masks = tuple(map(path, self.masks))
+        mask = MaskUnion(masks) if len(masks) > 1 else next(iter(masks), None)
+        return Sample(self.name, path(self.name), self.defect, mask)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
     Returns:
         The entries of train/good and those of test, each sorted by name; of test there may be none,
         or none of anomalous images. Normal images have no mask, even if ground_truth/good exists.
-        Without any masks, every mask is None.
+        Without any masks, no entry has one.
 
     Raises:
         InputError: if a folder is empty or spelled with other capitals, train/good is missing, or
@@ -136,10 +139,10 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
     listing = Listing.of(names, where)
     require_spelling(listing)
     listing.types("train")
-    train = [Entry(f"train/{GOOD}/{n}", GOOD, None) for n in listing.images(f"train/{GOOD}")]
+    train = [Entry(f"train/{GOOD}/{n}", GOOD) for n in listing.images(f"train/{GOOD}")]
     if listing.files.get("test") and not listing.folders["test"]:
         _pair_all(listing, {})  # raises where there are masks
-        return train, [Entry(f"test/{name}", None, None) for name in listing.images("test")]
+        return train, [Entry(f"test/{name}", None) for name in listing.images("test")]
     images = {defect: listing.images(f"test/{defect}") for defect in listing.types("test")}
     if images and GOOD not in images:
         raise InputError(
@@ -148,7 +151,7 @@ def arrange(names: Iterable[str], where: str) -> tuple[list[Entry], list[Entry]]
         )
     entries = _entries(listing, images)
     for entry in entries:
-        if entry.defect != GOOD and entry.mask is None and any(other.mask for other in entries):
+        if entry.defect != GOOD and not entry.masks and any(other.masks for other in entries):
             raise InputError(
                 f"{where}/{entry.name} has no mask while other images have: add ground_truth/"
                 f"{entry.defect}/{PurePosixPath(entry.name).stem}_mask.png, or remove the image"
@@ -195,29 +198,56 @@ def require_spelling(listing: Listing) -> None:
 def _entries(listing: Listing, images: dict[str, list[str]]) -> list[Entry]:
     masks = _pair_all(listing, images)
     return [
-        Entry(f"test/{defect}/{name}", defect, masks.get(f"{defect}/{name}"))
+        Entry(f"test/{defect}/{name}", defect, masks.get(f"{defect}/{name}", ()))
         for defect in images
         for name in images[defect]
     ]
 
 
-def _pair_all(listing: Listing, images: dict[str, list[str]]) -> dict[str, str]:
-    """Return {"DEFECT/image file": "ground_truth/DEFECT/mask file"}, where there is one."""
-    pairs: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Mask:
+    """What is drawn of one image: a file, or a folder of several."""
+
+    name: str
+    stem: str
+    files: tuple[str, ...]
+
+
+def _masks(listing: Listing, place: str) -> list[_Mask]:
+    """Return the masks in a folder, sorted by name."""
+    several = listing.folders[place]
+    if not several:
+        images = listing.images(place)
+        return [_Mask(n, PurePosixPath(n).stem, (f"{place}/{n}",)) for n in images]
+    if listing.files[place]:
+        raise InputError(
+            f"{listing.where}/{place}/{listing.files[place][0]} lies beside folders: put it into "
+            "one named after its image, as the others are"
+        )
+    return [
+        _Mask(name, name, tuple(f"{place}/{name}/{n}" for n in listing.images(f"{place}/{name}")))
+        for name in several
+    ]
+
+
+def _pair_all(listing: Listing, images: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """Return {"DEFECT/image file": ("ground_truth/DEFECT/mask file", ...)} of those with masks."""
+    pairs: dict[str, tuple[str, ...]] = {}
     for defect in listing.types("ground_truth"):
         if defect == GOOD:
             continue
-        masks = listing.images(f"ground_truth/{defect}")
+        masks = _masks(listing, f"ground_truth/{defect}")
         if defect not in images:
             raise InputError(
-                f"{listing.where}/ground_truth/{defect}/{masks[0]} is a mask without an image: "
-                f"there is no folder {listing.where}/test/{defect}"
+                f"{listing.where}/ground_truth/{defect}/{masks[0].name} is a mask without an "
+                f"image: there is no folder {listing.where}/test/{defect}"
             )
-        pairs |= _pair(defect, images[defect], masks, listing.where)
+        for name, mask in _pair(defect, images[defect], masks, listing.where).items():
+            pairs[f"{defect}/{name}"] = mask.files
     return pairs
 
 
-def _pair(defect: str, images: list[str], masks: list[str], where: str) -> dict[str, str]:
+def _pair(defect: str, images: list[str], masks: list[_Mask], where: str) -> dict[str, _Mask]:
     by_stem: dict[str, str] = {}
     for name in images:
         stem = PurePosixPath(name).stem
@@ -227,21 +257,20 @@ def _pair(defect: str, images: list[str], masks: list[str], where: str) -> dict[
                 "masks cannot be told apart: rename one of them and its mask"
             )
         by_stem[stem] = name
-    pairs: dict[str, str] = {}
+    pairs: dict[str, _Mask] = {}
     for mask in masks:
-        stem = PurePosixPath(mask).stem
-        short = stem.removesuffix("_mask")
-        image = by_stem.get(short) or by_stem.get(stem)
+        short = mask.stem.removesuffix("_mask")
+        image = by_stem.get(short) or by_stem.get(mask.stem)
         if image is None:
             raise InputError(
-                f"{where}/ground_truth/{defect}/{mask} is a mask without an image: there is no "
-                f"{short} in {where}/test/{defect}"
+                f"{where}/ground_truth/{defect}/{mask.name} is a mask without an image: there is "
+                f"no {short} in {where}/test/{defect}"
             )
-        key = f"{defect}/{image}"
-        if key in pairs:
+        if image in pairs:
             raise InputError(
-                f"{where}/test/{key} has two masks, {PurePosixPath(pairs[key]).name} and {mask}: "
-                "keep one of them"
+                f"{where}/test/{defect}/{image} has two masks, {pairs[image].name} and "
+                f"{mask.name}: keep one of them, or put both into ground_truth/{defect}/"
+                f"{PurePosixPath(image).stem}"
             )
-        pairs[key] = f"ground_truth/{defect}/{mask}"
+        pairs[image] = mask
     return pairs

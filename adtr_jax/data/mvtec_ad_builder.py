@@ -75,7 +75,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
                     "name": entry.name,
                     "defect": entry.defect,
                     "image": files[entry.name],
-                    "mask": b"" if entry.mask is None else files[entry.mask],
+                    "mask": files[entry.masks[0]] if entry.masks else b"",
                 },
             )
 
