@@ -9,7 +9,9 @@ import pytest
 
 from adtr_jax import backbones, detectors
 from adtr_jax.config import AdtrSettings, Plus
-from adtr_jax.data.anomalies import Labelled
+from adtr_jax.data.anomalies import Anomalies, Labelled, Synthetic
+from adtr_jax.data.synthetic import KINDS, synthesise
+from adtr_jax.detectors import features
 from adtr_jax.detectors.adtr_plus import SOMEWHERE, AdtrPlusDetector
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh
@@ -23,12 +25,12 @@ SETTINGS = AdtrSettings(
 )  # fmt: skip
 
 
-def images(n: int) -> np.ndarray:
-    return np.random.default_rng(n).integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
+def images(n: int, side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, side, side, 3), np.uint8)
 
 
-def detector(anomalies: Labelled) -> AdtrPlusDetector:
-    adtr = detectors.create(backbones.load("pixels", Path()), SETTINGS).initialised()
+def detector(anomalies: Anomalies, settings: AdtrSettings = SETTINGS) -> AdtrPlusDetector:
+    adtr = detectors.create(backbones.load("pixels", Path()), settings).initialised()
     return AdtrPlusDetector.of(adtr, PLUS, anomalies)
 
 
@@ -75,3 +77,49 @@ def test_without_any_masks_labels_are_of_images(tmp_path):
     _, data = made.training_data(images(4), device_mesh(1), FeatureCache(tmp_path))
     assert data.examples.arrays[1].shape == (7,)
     assert dataclasses.asdict(made.plus)["k"] == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_share_of_the_synthetic_anomalies_is_that_part_of_all(kind, monkeypatch):
+    """Variants of all images, one after the other, however many processes and chunks there are."""
+    normal, anomalies = images(5), Synthetic(kind, variants=3, seed=7)
+    drawn = [synthesise(kind, normal, 7 * 3 + variant) for variant in range(3)]
+    pixels, masks = (np.concatenate(each) for each in zip(*drawn, strict=True))
+    for part in (slice(0, 15), slice(0, 0), slice(3, 11), slice(14, 15)):
+        for at_once in (4, 100):
+            monkeypatch.setattr("adtr_jax.data.anomalies.PIXELS", at_once * SIDE**2)
+            chunks = list(anomalies.chunks(normal, part))
+            assert len(chunks) == -(-(part.stop - part.start) // at_once)
+            found = [
+                np.concatenate([p[:0], *(c[i] for c in chunks)]) for i, p in enumerate(drawn[0])
+            ]
+            assert np.array_equal(found[0], pixels[part])
+            assert np.array_equal(found[1], masks[part])
+
+
+def test_a_share_of_the_users_anomalies_is_that_part_of_all(masks):
+    parts = ((images(2), masks), (images(3), None))
+    anomalies = Labelled(parts)
+    ((pixels, marked), (others, unknown)) = anomalies.chunks(images(4), slice(1, 4))
+    assert np.array_equal(pixels, parts[0][0][1:]) and np.array_equal(marked, masks[1:])
+    assert np.array_equal(others, parts[1][0][:2]) and unknown is None
+    assert [len(pixels) for pixels, _ in anomalies.chunks(images(4), slice(2, 5))] == [3]
+    assert list(anomalies.chunks(images(4), slice(0, 0))) == []
+
+
+def test_all_features_are_of_one_compiled_program(tmp_path, monkeypatch):
+    traced, extract = [], features.extract
+
+    def spy(*arguments):
+        traced.append(arguments)
+        return extract(*arguments)
+
+    monkeypatch.setattr(features, "extract", spy)
+    monkeypatch.setattr("adtr_jax.data.anomalies.PIXELS", 3 * 256**2)
+    settings = dataclasses.replace(SETTINGS, image_size=256)
+    made = detector(Synthetic("confetti", variants=2, seed=0), settings)
+    normal, others = images(4, 256), images(3, 256)
+    cache = FeatureCache(tmp_path)
+    _, data = made.training_data(normal, device_mesh(1), cache, others)
+    assert data.examples.arrays[0].shape[0] == 12
+    assert len(traced) == 1

@@ -31,6 +31,12 @@ def adtr(name):
     return models.create(settings, 12, rngs=nnx.Rngs(0)), features(2, 4, 4, 12)
 
 
+def many_tokens():
+    """ADTR's layers in a loop, their attention in blocks."""
+    settings = AdtrSettings(**{**vars(TINY), "image_size": 23 * 16})
+    return models.create(settings, 12, rngs=nnx.Rngs(0)), features(2, 23, 23, 12)
+
+
 def gtrans():
     trans = ResNet(SMALL["basic"], rngs=nnx.Rngs(0))
     rngs = nnx.Rngs(1)
@@ -48,6 +54,7 @@ def call(model, x):
 
 MODULES = {
     **{name: lambda name=name: (call, *adtr(name)) for name in models.NAMES},
+    "adtr, many tokens": lambda: (call, *many_tokens()),
     **{
         f"efficientnet {name}": lambda s=s: (
             call,

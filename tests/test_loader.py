@@ -1,12 +1,14 @@
 """Training data on the devices, wholly or a part of an epoch at a time."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stripes import ROOT, script
 
 from adtr_jax.config import AdtrSettings
 from adtr_jax.devices.loader import Loader, Shard
@@ -72,3 +74,11 @@ def test_training_in_parts_ends_with_the_same_parameters(tmp_path):
     lines = [[json.loads(line) for line in log.splitlines()] for log in logs]
     for a, b in zip(*lines, strict=True):
         assert [a[key] for key in keys] == pytest.approx([b[key] for key in keys], rel=1e-6)
+
+
+def test_training_in_parts_does_not_run_ahead_of_the_devices(tmp_path):
+    """Of 400 MiB in parts of 16, four parts are there at a time; and what the compiler takes."""
+    words = script("memory_run.py", str(tmp_path), "6400", str(2**25))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 250 * 2**20

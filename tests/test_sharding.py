@@ -28,7 +28,7 @@ def test_a_cpu_takes_one_image_or_a_few_at_once(size, images):
     assert extraction.images_at_once(settings, device_mesh(1)) == images
 
 
-@pytest.mark.parametrize(("stride", "images"), [(16, 64), (4, 16), (1, 1)])
+@pytest.mark.parametrize(("stride", "images"), [(16, 64), (4, 16), (2, 4), (1, 1)])
 def test_many_tokens_count_as_large_images(stride, images):
     settings = AdtrSettings(image_size=32, token_stride=stride)
     assert extraction.images_at_once(settings, device_mesh(1)) == images

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -15,9 +16,10 @@ from adtr_jax.data import bit_depth, labelled
 from adtr_jax.data.images import load_images
 from adtr_jax.data.masks import load_masks
 from adtr_jax.data.samples import Category, Sample
-from adtr_jax.data.synthetic import KINDS, Kind, synthesise
+from adtr_jax.data.synthetic import KINDS, Kind, synthesise_last
 from adtr_jax.errors import unknown
 
+PIXELS = 2**24  # of a chunk of synthetic images: no more of them are in memory
 Chunk = tuple[UInt8[np.ndarray, "_ s s 3"], Bool[np.ndarray, "_ s s"] | None]
 
 
@@ -38,8 +40,13 @@ class Anomalies(Protocol):
         """Returns the JSON values that a run's parameters depend on."""
         ...
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        """Yields the images in chunks, each with its masks or without, given the normal ones."""
+    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"], part: slice) -> Iterator[Chunk]:
+        """Yields some of the images in chunks, each with its masks or without.
+
+        Args:
+            normal: all normal training images.
+            part: which of the `count` images, in order; start and stop are within them.
+        """
         ...
 
 
@@ -59,10 +66,22 @@ class Synthetic:
     def fingerprint(self) -> dict[str, Any]:
         return {"anomalies": self.kind, "variants": self.variants, "seed": self.seed}
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        """Yields one variant of all images at a time."""
-        for variant in range(self.variants):
-            yield synthesise(self.kind, normal, self.seed * self.variants + variant)
+    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"], part: slice) -> Iterator[Chunk]:
+        """Yields one variant of all images after the other; draws nothing but this part."""
+
+        def draw(number: int) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
+            variant, i = divmod(number, len(normal))
+            return synthesise_last(self.kind, normal[: i + 1], self.seed * self.variants + variant)
+
+        at_once = max(1, PIXELS // normal.shape[1] ** 2)
+        with ThreadPoolExecutor() as pool:
+            for first in range(part.start, part.stop, at_once):
+                numbers = range(first, min(first + at_once, part.stop))
+                images = np.empty((len(numbers), *normal.shape[1:]), np.uint8)
+                masks = np.empty(images.shape[:3], bool)
+                for i, drawn in enumerate(pool.map(draw, numbers)):
+                    images[i], masks[i] = drawn
+                yield images, masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +105,14 @@ class Labelled:
             digest.update(b"" if masks is None else masks.tobytes())
         return {"anomalies": digest.hexdigest()}
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
-        yield from self.parts
+    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"], part: slice) -> Iterator[Chunk]:
+        del normal
+        first = 0
+        for images, masks in self.parts:
+            here = slice(max(part.start - first, 0), max(part.stop - first, 0))
+            if len(images[here]):
+                yield images[here], None if masks is None else masks[here]
+            first += len(images)
 
     @classmethod
     def read(cls, samples: Sequence[Sample], settings: Settings) -> "Labelled":

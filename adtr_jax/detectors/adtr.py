@@ -65,20 +65,21 @@ class AdtrDetector(Detector):
         self, images: Images, mesh: Mesh, cache: FeatureCache, held_out: Others | None = None
     ) -> "tuple[AdtrDetector, TrainingData]":
         """Extracts the features, and fits the standardisation to those that are trained on."""
-        shard = self.examples(images, mesh, cache)
-        others = None if held_out is None else self.examples(held_out, mesh, cache)
+        program = extraction.extractor(self.backbone, self.settings, mesh)
+        shard = self.examples(images, program, cache)
+        others = None if held_out is None else self.examples(held_out, program, cache)
         data = TrainingData(shard, len(images), others)
         if not self.settings.standardise:
             return self, data
         rest = self._standardisations(Standardisation.fit(shard))
         return dataclasses.replace(self, rest=rest), data
 
-    def examples(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Shard:
-        """Extracts the features of this process's share of the images."""
+    def examples(self, images: Images, program: BatchedFunction, cache: FeatureCache) -> Shard:
+        """Extracts the features of this process's share of the images by the `extractor`."""
         own = images[hosts.share(len(images))]
 
         def fill(arrays: Arrays) -> None:
-            extraction.compute(self.backbone, own, self.settings, mesh, arrays[0])
+            program.compute_own(own, arrays)
 
         key = functools.partial(cache_key, self.backbone, own, self.settings)
         return Shard(cache.arrays(key, [(len(own), *self._shape)], fill)[0], len(images))

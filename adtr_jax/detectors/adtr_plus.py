@@ -1,7 +1,6 @@
 """ADTR+ (You et al., Section 3.3): a trained ADTR learns not to reconstruct known anomalies."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,18 +66,21 @@ class AdtrPlusDetector(AdtrDetector):
         h, w, _ = self._shape
         total = len(images) + self.anomalies.count(len(images))
         own = hosts.share(total)
+        program = extraction.extractor(self.backbone, self.settings, mesh)
 
         def fill(arrays: Arrays) -> None:
             f, y = arrays
             y[...] = 0
-            for start, pixels, masks in self._in_order(images):
-                first, stop = max(start, own.start), min(start + len(pixels), own.stop)
-                if first < stop:
-                    mine = slice(first - start, stop - start)
-                    there = slice(first - own.start, stop - own.start)
-                    extraction.compute(self.backbone, pixels[mine], self.settings, mesh, f[there])
-                    if start:
-                        y[there] = SOMEWHERE if masks is None else token_labels(masks[mine], h)
+            normal = images[own]
+            if len(normal):
+                program.compute_own(normal, [f[: len(normal)]])
+            start, n = len(normal), len(images)
+            anomalous = slice(max(own.start - n, 0), max(own.stop - n, 0))
+            for pixels, masks in self.anomalies.chunks(images, anomalous):
+                there = slice(start, start + len(pixels))
+                program.compute_own(pixels, [f[there]])
+                y[there] = SOMEWHERE if masks is None else token_labels(masks, h)
+                start = there.stop
 
         def key() -> dict[str, Any]:
             normal = cache_key(self.backbone, images, self.settings)
@@ -88,20 +90,10 @@ class AdtrPlusDetector(AdtrDetector):
         shapes = [(count, *self._shape), (count, *labels)]
         shard, others = Shard(cache.arrays(key, shapes, fill), total), None
         if held_out is not None:
-            others = self.examples(held_out, mesh, cache)
+            others = self.examples(held_out, program, cache)
             y = np.zeros((others.own, *labels), np.float32)
             others = others._replace(arrays=[others.arrays, y])
         return self, TrainingData(shard, len(images), others)
-
-    def _in_order(
-        self, images: Images
-    ) -> "Iterator[tuple[int, Images, Bool[np.ndarray, 'n s s'] | None]]":
-        """The normal images, then the anomalies, a part at a time; with the first one's number."""
-        yield 0, images, None
-        start = len(images)
-        for pixels, masks in self.anomalies.chunks(images):
-            yield start, pixels, masks
-            start += len(pixels)
 
     def loss(self, params: Params, rest: Rest, batch: Batch) -> tuple[Float[Array, "b"], Rest]:
         """Eq. 7 or, for images without masks, Eqs. 8 and 9."""

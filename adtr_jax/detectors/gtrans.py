@@ -57,14 +57,16 @@ class GtransDetector(Detector):
         self, images: Images, mesh: Mesh, cache: FeatureCache, held_out: Others | None = None
     ) -> "tuple[GtransDetector, TrainingData]":
         """This process's images, and AGN's features of them: F_G never changes."""
-        others = None if held_out is None else self._examples(held_out, mesh, cache)
-        return self, TrainingData(self._examples(images, mesh, cache), len(images), others)
+        program = extraction.layers_extractor(self.backbone, self.settings, mesh)
+        shard = self._examples(images, program, cache)
+        others = None if held_out is None else self._examples(held_out, program, cache)
+        return self, TrainingData(shard, len(images), others)
 
-    def _examples(self, images: Images, mesh: Mesh, cache: FeatureCache) -> Shard:
+    def _examples(self, images: Images, program: BatchedFunction, cache: FeatureCache) -> Shard:
         own = images[hosts.share(len(images))]
 
         def fill(arrays: Arrays) -> None:
-            extraction.compute_layers(self.backbone, own, self.settings, mesh, arrays)
+            program.compute_own(own, arrays)
 
         key = functools.partial(cache_key, self.backbone, own, self.settings)
         shapes = features.layer_shapes(self.backbone, self.settings)

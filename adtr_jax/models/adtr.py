@@ -6,16 +6,19 @@ Letters: `b` batch, `h w` feature-map height and width, `n = h*w` tokens, `c` ba
 `d` transformer width.
 """
 
+import functools
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from adtr_jax.nn import initial
-from adtr_jax.nn.attention import Attention
-from adtr_jax.nn.dropout import dropout
+from adtr_jax.nn import cpu, initial
+from adtr_jax.nn.attention import ATTENDED, Attention, are_many
+from adtr_jax.nn.dropout import at_site, dropout
 from adtr_jax.nn.layers import Dense, LayerNorm
 
 
@@ -232,12 +235,46 @@ class ADTR(nnx.Module):
         b, h, w, c = features.shape
         position = self.position[...].astype(self.dtype)
         encoded = self.project_in(features.reshape(b, h * w, c))
-        for encode in self.encoder:
-            encoded = encode(encoded, position, seed)
+        many = are_many(h * w)
+        apply = _in_a_loop if many else _one_by_one
+        encoded = apply(self.encoder, encoded, position, seed=seed)
         x = encoded if self.query is None else self.query[...].astype(self.dtype)[None]
-        if seed is not None:
+        if many or seed is not None:
             x = jnp.broadcast_to(x, encoded.shape)
-        for decode in self.decoder:
-            x = decode(x, encoded, position, seed)
+        x = apply(self.decoder, x, encoded, position, seed=seed)
         f_hat = self.project_out(x).reshape(b, h, w, c)
         return f_hat.astype(jnp.promote_types(self.dtype, jnp.float32))
+
+
+def _one_by_one(
+    layers: nnx.List, x: Array, *others: Array, seed: UInt32[Array, "b"] | None
+) -> Array:
+    """Applies layers of one kind, from first to last; all is kept for the gradient."""
+    for layer in layers:
+        x = layer(x, *others, seed)
+    return x
+
+
+def _in_a_loop(
+    layers: nnx.List, x: Array, *others: Array, seed: UInt32[Array, "b"] | None
+) -> Array:
+    """The same, keeping what enters each layer and what its attention returns.
+
+    All else is computed again for the gradient. Without a loop XLA would merge that on a CPU with
+    what was computed first, and keep it.
+    """
+    first = layers[0]
+    graph, _ = nnx.split(first)
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(nnx.state, layers))
+    seeds = seed
+    if seed is not None:
+        seeds = jnp.stack([at_site(seed, layer.site - first.site) for layer in layers])
+    kept = jax.checkpoint_policies.save_only_these_names(ATTENDED)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False, policy=kept)
+    def step(x: Array, of_layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+        state, seed = of_layer
+        return nnx.merge(graph, state)(x, *others, seed), None
+
+    x = cpu.varying_as(x, others[0])  # as what a layer returns
+    return lax.scan(step, x, (states, seeds))[0]

@@ -1,14 +1,24 @@
 """Multi-head attention; position embeddings go to queries and keys, never to values."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
+from adtr_jax.devices.sharding import platform
 from adtr_jax.nn import cpu
 from adtr_jax.nn.dropout import dropout
 from adtr_jax.nn.layers import Dense
+
+MANY = 512  # tokens; of more, what a layer computes is not kept for the gradient
+BLOCK = 2**20  # attention weights of an image that are in memory at once then
+LEAST_ROWS = 16  # of a block: fewer would be slow
+ATTENDED = "attended"  # names what `jax.checkpoint` need not compute again
 
 
 @cpu.on_cpu(cpu.attend)
@@ -17,21 +27,65 @@ def attend(
     k: Float[Array, "b heads m e"],
     v: Float[Array, "b heads m e"],
     seed: UInt32[Array, "b"] | None,
+    entry: UInt32[Array, "heads n m"] | None = None,
     *,
     rate: float,
     site: int,
 ) -> Float[Array, "b heads n e"]:
     """`softmax(q k^T / sqrt(e)) v`, the softmax in float32 or wider.
 
-    Drops attention weights with probability `rate` where there are seeds.
+    Drops attention weights with probability `rate` where there are seeds; `entry` numbers them, as
+    in `dropout`.
     """
     full = jnp.promote_types(q.dtype, jnp.float32)
     scaled = q * (q.shape[-1] ** -0.5)
     scores = jnp.einsum("bhqe,bhke->bhqk", scaled, k, preferred_element_type=full)
     weights = jax.nn.softmax(scores, axis=-1)
     if seed is not None:
-        weights = dropout(weights, rate, seed, site)
+        weights = dropout(weights, rate, seed, site, entry)
     return jnp.einsum("bhqk,bhke->bhqe", weights.astype(v.dtype), v)
+
+
+def are_many(tokens: int) -> bool:
+    """Returns whether so many tokens are computed a part at a time, which takes less memory.
+
+    Plain forms (`cpu.plain_forms`) are not: the engines that read them have no fast code for loops.
+    """
+    return tokens > MANY and platform.value != "any"
+
+
+def attend_in_blocks(
+    q: Float[Array, "b heads n e"],
+    k: Float[Array, "b heads m e"],
+    v: Float[Array, "b heads m e"],
+    seed: UInt32[Array, "b"] | None,
+    *,
+    rate: float,
+    site: int,
+    blocks: int,
+) -> Float[Array, "b heads n e"]:
+    """`attend` for a block of the queries at a time; its weights are computed again for gradients.
+
+    It drops the same weights, and takes memory in proportion to n + m, not n m.
+    """
+    heads, n, m = q.shape[1], q.shape[2], k.shape[2]
+    rows = -(-n // blocks)
+    q = jnp.pad(q, ((0, 0), (0, 0), (0, blocks * rows - n), (0, 0)))
+    q = jnp.moveaxis(q.reshape(*q.shape[:2], blocks, rows, -1), 2, 0)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # between two loops nothing is merged
+    def one(block: tuple[Array, Array]) -> Array:
+        first, q = block
+        head, row, column = (
+            lax.broadcasted_iota(jnp.uint32, (heads, rows, m), axis) for axis in range(3)
+        )
+        entry = None if seed is None else (head * n + first + row) * m + column
+        return attend(q, k, v, seed, entry, rate=rate, site=site)
+
+    firsts = jnp.arange(0, blocks * rows, rows, jnp.uint32)
+    out = jnp.moveaxis(lax.map(one, (firsts, q)), 0, 2)
+    out = out.reshape(*out.shape[:2], blocks * rows, -1)[:, :, :n]
+    return checkpoint_name(out, ATTENDED)
 
 
 class Attention(nnx.Module):
@@ -60,5 +114,10 @@ class Attention(nnx.Module):
             return x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
 
         q, k, v = split(self.query(q)), split(self.key(k)), split(self.value(v))
-        out = attend(q, k, v, seed, rate=rate, site=site).transpose(0, 2, 1, 3)
+        call = attend
+        if are_many(max(q.shape[2], k.shape[2])):
+            n, m = q.shape[2], k.shape[2]
+            blocks = min(-(-self.heads * n * m // BLOCK), -(-n // LEAST_ROWS))
+            call = functools.partial(attend_in_blocks, blocks=blocks)
+        out = call(q, k, v, seed, rate=rate, site=site).transpose(0, 2, 1, 3)
         return self.out(out.reshape(*out.shape[:2], -1))

@@ -60,7 +60,7 @@ def _wide(x: Array) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _varying_as(x: Array, like: Array) -> Array:
+def varying_as(x: Array, like: Array) -> Array:
     """A parameter, as differing between the devices of a mesh if `like` does.
 
     Its gradient is summed over the devices here, not where it has been repeated for every token.
@@ -140,7 +140,7 @@ def dense(
 ) -> Float[Array, "... cout"]:
     """As `product`; the bias's gradient is a product, too: 1.4 times as fast with gradients."""
     rows = x.reshape(-1, x.shape[-1]) @ kernel
-    rows = rows + repeat(_varying_as(bias, rows)[None], 0, rows.shape[0])
+    rows = rows + repeat(varying_as(bias, rows)[None], 0, rows.shape[0])
     return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 
@@ -153,7 +153,7 @@ def layer_norm(
     """
     rows = x.reshape(-1, x.shape[-1])
     count, channels = rows.shape
-    scale, bias = _varying_as(scale, rows), _varying_as(bias, rows)
+    scale, bias = varying_as(scale, rows), varying_as(bias, rows)
     rows = rows - repeat(total(rows, 1) / channels, 1, channels)
     inverse = lax.rsqrt(total(jnp.square(rows), 1) / channels + epsilon)
     rows = rows * repeat(inverse, 1, channels)
@@ -166,6 +166,7 @@ def attend(
     k: Float[Array, "b heads m e"],
     v: Float[Array, "b heads m e"],
     seed: UInt32[Array, "b"] | None,
+    entry: UInt32[Array, "heads n m"] | None = None,
     *,
     rate: float,
     site: int,
@@ -183,7 +184,8 @@ def attend(
     sums = total(weights.reshape(-1, weights.shape[-1]), 1).reshape(*weights.shape[:-1], 1)
     if seed is not None:
         shape = weights.shape
-        weights = dropout(weights.reshape(b, -1), rate, seed, site).reshape(shape)
+        entry = None if entry is None else entry.reshape(-1)
+        weights = dropout(weights.reshape(b, -1), rate, seed, site, entry).reshape(shape)
     out = jnp.einsum("bqk,bke->bqe", weights.astype(v.dtype), v) / sums.astype(v.dtype)
     return out.reshape(b, heads, *out.shape[1:])
 
@@ -211,7 +213,7 @@ def convolution(
     fast for 3 x 3 and 64 channels. For grouped convolutions it has none at all: 37 times as fast
     for 5 x 5 and 192 channels, 560 times with gradients.
     """
-    kernel = _varying_as(kernel, x)
+    kernel = varying_as(kernel, x)
     if groups == x.shape[-1] > 1:
         return shifted_sum(x, kernel, stride, padding)
     return with_products(x, kernel, stride, padding)

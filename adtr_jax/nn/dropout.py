@@ -18,8 +18,17 @@ def seeds(seed: int, step: Array, positions: Array) -> UInt32[Array, "b"]:
     return _mix(key ^ _mix(positions.astype(jnp.uint32) + np.uint32(0x85EBCA6B)))
 
 
+def at_site(seed: UInt32[Array, "b"], site: int) -> UInt32[Array, "b"]:
+    """Returns seeds whose site 0 is `site` of these; sites add up."""
+    return seed + np.uint32((site * 0x9E3779B9) & 0xFFFFFFFF)
+
+
 def dropout(
-    x: Float[Array, "b ..."], rate: float, seed: UInt32[Array, "b"], site: int
+    x: Float[Array, "b ..."],
+    rate: float,
+    seed: UInt32[Array, "b"],
+    site: int,
+    entry: UInt32[Array, "..."] | None = None,
 ) -> Float[Array, "b ..."]:
     """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate).
 
@@ -32,9 +41,11 @@ def dropout(
         rate: in [0, 1).
         seed: one a sample, from `seeds`.
         site: tells the layers of a network apart.
+        entry: the numbers of a sample's entries, where they are a part of all; None: all.
     """
-    key = _mix(seed + np.uint32((site * 0x9E3779B9) & 0xFFFFFFFF))
-    entry = jnp.arange(int(np.prod(x.shape[1:])), dtype=jnp.uint32).reshape((1, *x.shape[1:]))
-    bits = _mix(entry ^ key.reshape(-1, *[1] * (x.ndim - 1)))
+    key = _mix(at_site(seed, site))
+    if entry is None:
+        entry = jnp.arange(int(np.prod(x.shape[1:])), dtype=jnp.uint32)
+    bits = _mix(entry.reshape((1, *x.shape[1:])) ^ key.reshape(-1, *[1] * (x.ndim - 1)))
     keep = bits >= np.uint32(round(rate * 2**32))
     return jnp.where(keep, x * (1 / (1 - rate)), 0)

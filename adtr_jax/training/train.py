@@ -272,9 +272,11 @@ def fit(
             saved = time.monotonic()
             for number in range(done + 1, epochs + 1):
                 order, weight = sampling.epoch(number, mesh.size)
-                losses = []
+                losses: list[Array] = []
                 for part in loader.parts(order, weight):
                     state, values = run(state, *placed(part, mesh))
+                    # At most two parts are on the devices, which otherwise fall behind.
+                    jax.block_until_ready(losses[-1:])
                     losses.append(values)
                 rate = float(schedule(number * sampling.steps - 1))
                 held_out_loss = validate and validate(state)

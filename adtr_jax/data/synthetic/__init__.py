@@ -60,15 +60,15 @@ def synthesise(
     results = np.empty_like(images)
     masks = np.empty(images.shape[:3], bool)
     for i in range(len(images)):
-        rng = np.random.default_rng([seed, i])
-        results[i], masks[i] = _anomalous(kind, rng, images[: i + 1])
+        results[i], masks[i] = synthesise_last(kind, images[: i + 1], seed)
     return results, masks
 
 
-def _anomalous(
-    kind: str, rng: np.random.Generator, seen: UInt8[np.ndarray, "k s s 3"]
+def synthesise_last(
+    kind: str, seen: UInt8[np.ndarray, "k s s 3"], seed: int
 ) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
-    """Return the last image of `seen` with an anomaly of at least `SMALLEST`, and its mask."""
+    """Draw on the last image of `seen` alone: what `synthesise` returns last, and its mask."""
+    rng = np.random.default_rng([seed, len(seen) - 1])
     for _ in range(ATTEMPTS):
         result, mask = _keep_changes(seen[-1], _DRAW[kind](rng, seen))
         if mask.mean() >= SMALLEST:
