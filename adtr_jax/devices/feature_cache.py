@@ -7,16 +7,18 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from adtr_jax.devices import memory
+from adtr_jax.devices.checked_array import CheckedArray, block_digests, rows_per_block
+from adtr_jax.files.scratch import reserve
 
 Arrays = list[np.ndarray]  # np.memmap, if they are in a file
 Fill = Callable[[Arrays], object]
 _DIGEST = hashlib.sha256().digest_size
-_CHUNK = 2**24  # bytes per read when checking a file
 
 
 @dataclass(frozen=True)
@@ -36,88 +38,103 @@ class FeatureCache:
         key: Callable[[], Mapping[str, Any]],
         shapes: Sequence[tuple[int, ...]],
         fill: Fill,
-    ) -> Arrays:
-        """Returns filled float32 arrays, in memory or memory-mapped from a file.
+        dtypes: Sequence[DTypeLike] | None = None,
+    ) -> list[np.ndarray] | list[CheckedArray]:
+        """Returns filled arrays, in memory or memory-mapped from a file.
 
-        A file is named by the key and holds the digest of its content: a damaged one is made again.
-        It gets its name when it is complete, so that two runs may make the same one.
+        A file is named by the key and ends with digests of its blocks, which are checked where they
+        are read. One that is cut, or whose digests are damaged, is made again. It gets its name
+        when it is complete, so that two runs may make the same one.
 
         Args:
             key: returns all that the values depend on, as JSON values.
             fill: writes the values into the given arrays.
+            dtypes: of the arrays, wider ones first; None: float32 throughout.
         """
+        like = _like(shapes, dtypes)
         limit = memory.of_host() if self.limit is None else self.limit
-        if 4 * sum(int(np.prod(shape)) for shape in shapes) <= limit:
-            arrays = [np.empty(shape, np.float32) for shape in shapes]
+        if _offsets(like)[-1] <= limit:
+            arrays = [np.empty(each.shape, each.dtype) for each in like]
             fill(arrays)
             return arrays
         text = json.dumps([key(), shapes], sort_keys=True)
         file = self.directory / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.features"
-        if not _sound(file, _offsets(shapes)[-1]):
-            _write(file, shapes, fill)
-        return [*_mapped(file, shapes, "r")]
+        digests = _read_digests(file, like)
+        if digests is None:
+            _write(file, like, fill)
+            digests = _read_digests(file, like)
+            assert digests is not None
+        mapped = _mapped(file, like, "r")
+        return [
+            CheckedArray(array, part, file) for array, part in zip(mapped, digests, strict=True)
+        ]
 
 
-def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Returns the byte offsets of the arrays in the file, and the end of the last one."""
-    sizes = [4 * int(np.prod(shape)) for shape in shapes]
-    return [0, *np.cumsum(sizes).tolist()]
-
-
-def _mapped(
-    file: Path, shapes: Sequence[tuple[int, ...]], mode: Literal["r", "r+"]
-) -> list[np.memmap]:
+def _like(
+    shapes: Sequence[tuple[int, ...]], dtypes: Sequence[DTypeLike] | None
+) -> list[np.ndarray]:
+    """Returns arrays of these shapes and types that take no memory."""
+    dtypes = dtypes or [np.float32] * len(shapes)
     return [
-        np.memmap(file, np.float32, mode, offset, shape)
-        for offset, shape in zip(_offsets(shapes), shapes, strict=False)
+        np.broadcast_to(np.zeros((), dtype), shape)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
     ]
 
 
-def _write(file: Path, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
-    """Writes the arrays and their digest to a temporary file, which is then renamed."""
+def _offsets(like: Arrays) -> list[int]:
+    """Returns the byte offsets of the arrays in the file, and the end of the last one."""
+    return [0, *np.cumsum([array.nbytes for array in like]).tolist()]
+
+
+def _blocks(like: Arrays) -> list[int]:
+    """Returns the number of each array's blocks."""
+    return [-(-len(array) // rows_per_block(array)) for array in like]
+
+
+def _mapped(file: Path, like: Arrays, mode: Literal["r", "r+"]) -> list[np.memmap]:
+    return [
+        np.memmap(file, array.dtype, mode, offset, array.shape)
+        for offset, array in zip(_offsets(like), like, strict=False)
+    ]
+
+
+def _write(file: Path, like: Arrays, fill: Fill) -> None:
+    """Writes the arrays, their digests and the digest of these; the file then gets its name.
+
+    Its pages are in the file system's hands: they take memory only as long as there is some.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    size = _offsets(shapes)[-1]
+    size = _offsets(like)[-1]
     # In a temporary folder, so that the file gets the permissions of the user's umask.
     with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=file.parent) as folder:
         part = Path(folder) / file.name
         with part.open("w+b") as opened:
-            _reserve(opened, size + _DIGEST)
-            arrays = _mapped(part, shapes, "r+")
+            reserve(opened, size + _DIGEST * (sum(_blocks(like)) + 1))
+            arrays = _mapped(part, like, "r+")
             fill([*arrays])
             for array in arrays:
                 array.flush()
-            digest = _digest(opened, size)
+            digests = b"".join(block_digests(array).tobytes() for array in arrays)
             opened.seek(size)
-            opened.write(digest)
+            opened.write(digests + hashlib.sha256(digests).digest())
             opened.flush()
             os.fsync(opened.fileno())
         part.replace(file)
 
 
-def _reserve(opened: BinaryIO, size: int) -> None:
-    """Reserves the disk space: a disk that fills up later would kill the process at a write."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(opened.fileno(), 0, size)
-    else:
-        opened.truncate(size)
-
-
-def _digest(opened: BinaryIO, size: int) -> bytes:
-    """Returns the SHA-256 of the file's first `size` bytes."""
-    digest = hashlib.sha256()
-    opened.seek(0)
-    while size and (piece := opened.read(min(size, _CHUNK))):
-        digest.update(piece)
-        size -= len(piece)
-    return digest.digest()
-
-
-def _sound(file: Path, size: int) -> bool:
-    """Returns whether the file exists, complete and undamaged."""
-    if not file.is_file() or file.stat().st_size != size + _DIGEST:
-        return False
+def _read_digests(file: Path, like: Arrays) -> list[np.ndarray] | None:
+    """Returns the digests of each array's blocks; None: the file is not there, cut or damaged."""
+    size, blocks = _offsets(like)[-1], _blocks(like)
+    length = _DIGEST * sum(blocks)
+    if not file.is_file() or file.stat().st_size != size + length + _DIGEST:
+        return None
     try:
         with file.open("rb") as opened:
-            return _digest(opened, size) == opened.read()
+            opened.seek(size)
+            digests, own = opened.read(length), opened.read()
     except OSError:  # an unreadable block of the disk
-        return False
+        return None
+    if hashlib.sha256(digests).digest() != own:
+        return None
+    table = np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST)
+    return np.split(table, np.cumsum(blocks)[:-1])
