@@ -12,6 +12,7 @@ from jaxtyping import Bool, UInt8
 from adtr_jax.config import Plus, Settings
 from adtr_jax.data import labelled
 from adtr_jax.data.images import load_images, load_masks
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.data.synthetic import KINDS, Kind, synthesise
 from adtr_jax.errors import unknown
@@ -36,7 +37,7 @@ class Anomalies(Protocol):
         """Returns the JSON values that a run's parameters depend on."""
         ...
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
+    def chunks(self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"]) -> Iterator[Chunk]:
         """Yields the images in chunks, each with its masks or without, given the normal ones."""
         ...
 
@@ -57,10 +58,11 @@ class Synthetic:
     def fingerprint(self) -> dict[str, Any]:
         return {"anomalies": self.kind, "variants": self.variants, "seed": self.seed}
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
+    def chunks(self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"]) -> Iterator[Chunk]:
         """Yields one variant of all images at a time."""
+        images = np.asarray(normal)
         for variant in range(self.variants):
-            yield synthesise(self.kind, normal, self.seed * self.variants + variant)
+            yield synthesise(self.kind, images, self.seed * self.variants + variant)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +82,11 @@ class Labelled:
     def fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for images, masks in self.parts:
-            digest.update(images.tobytes())
-            digest.update(b"" if masks is None else masks.tobytes())
+            digest.update(images.data.cast("B"))
+            digest.update(b"" if masks is None else masks.data.cast("B"))
         return {"anomalies": digest.hexdigest()}
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"]) -> Iterator[Chunk]:
+    def chunks(self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"]) -> Iterator[Chunk]:
         yield from self.parts
 
     @classmethod

@@ -1,10 +1,9 @@
 """Loads samples as arrays of one size, decoded in threads, in the order of the samples.
 
-Loading is also the check: files are decoded nowhere else, so loading training images, test images
-and masks before training ensures that every file is sound.
+Files are decoded nowhere else, so loading training images, test images and masks before training
+(`lazy.digests`) ensures that every file is sound.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,6 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from adtr_jax.data.decode import decode_image, decode_mask, upright_size
+from adtr_jax.data.lazy import PART
 from adtr_jax.data.samples import Sample
 from adtr_jax.errors import InputError
 
@@ -101,11 +101,6 @@ def resized(image: Image.Image, size: int, crop: float) -> UInt8[np.ndarray, "{s
     return np.asarray(_centre(image, size, crop, Image.Resampling.BILINEAR).convert("RGB"))
 
 
-def digest(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
-    """Names an image by what a model sees of it: 16 hexadecimal digits."""
-    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
-
-
 def centre_crop(size: int, crop: float) -> tuple[int, int]:
     """The side of the whole image in pixels of which `size` are kept, and those cut off before."""
     whole = round(size / crop)
@@ -126,8 +121,9 @@ def _in_threads(
     pool = ThreadPoolExecutor()
     try:
         results = pool.map(load, samples)
+        few = len(samples) <= PART or None  # None: where no one looks at it
         yield from tqdm(
-            results, f"Reading {noun}s", len(samples), unit=noun, leave=False, disable=None
+            results, f"Reading {noun}s", len(samples), unit=noun, leave=False, disable=few
         )
     finally:
         # After an error or Ctrl-C the rest need not be read.

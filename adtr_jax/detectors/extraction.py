@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings, Settings
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.detectors import features
 from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.sharding import on_cpu
@@ -21,7 +22,7 @@ CONSTANT = 4096  # an array of at most so many elements is a constant of the com
 
 def compute(
     backbone: Backbone,
-    images: UInt8[np.ndarray, "n s s 3"],
+    images: UInt8[np.ndarray | LazyArray, "n s s 3"],
     settings: AdtrSettings,
     mesh: Mesh,
     out: Float[np.ndarray, "n h w c"] | None = None,
@@ -42,7 +43,7 @@ def extractor(backbone: Backbone, settings: AdtrSettings, mesh: Mesh) -> Batched
 
 def compute_layers(
     backbone: Backbone,
-    images: UInt8[np.ndarray, "n s s 3"],
+    images: UInt8[np.ndarray | LazyArray, "n s s 3"],
     settings: Settings,
     mesh: Mesh,
     out: list[np.ndarray] | None = None,
