@@ -20,6 +20,8 @@ Structure = Literal["none", "encoder", "decoder"]
 QueryFrom = Literal["agn", "trans"]
 Coefficient = Literal["half", "mse", "cos", "alpha"]
 Fusion = Literal["P1", "P2", "P3", "P4", "P5", "P6"]
+Pictures = int | Literal["all"]  # of how many test images
+PICTURES = 100
 
 # The settings that a trained model does not depend on.
 OF_THE_EVALUATION = frozenset({"placement", "image_score", "mask_filter", "coefficient", "fusion"})
@@ -336,3 +338,16 @@ Presets = Mapping[Method, Mapping[Preset, Settings]]
 PRESETS: Presets = {"adtr": ADTR_PRESETS, "gtrans": GTRANS_PRESETS}
 _FAST_PLUS = Plus(epochs=100, max_steps=300, learning_rate=5e-3)
 PLUS_PRESETS: Mapping[Preset, Plus] = {"paper": Plus(), "fast": _FAST_PLUS, "best": _FAST_PLUS}
+
+
+def at_most(pictures: Pictures) -> int | None:
+    """The number of test images that are drawn; None: of all.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if pictures == "all":
+        return None
+    if pictures < 0:
+        raise InputError(f"--pictures={pictures} must be at least 0, or all")
+    return pictures

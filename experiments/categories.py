@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from adtr_jax.backbones import PIXELS
-from adtr_jax.config import Method, Plus, Settings
+from adtr_jax.config import Method, Plus, Settings, at_most
 from adtr_jax.errors import InputError, unknown
 from experiments import good_only
 from experiments.options import Options
@@ -105,6 +105,7 @@ def measure(
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
     if options.memory is not None and not 0 <= options.memory < math.inf:
         raise InputError(f"--memory={options.memory} must be at least 0")
+    at_most(options.pictures)  # raises where it makes no sense
     hosts.agree("what they are to do", (names, _together(options)))
     device_mesh(options.devices)  # raises before anything is downloaded, read or trained
     with hosts.together():
@@ -133,7 +134,7 @@ def measure(
 def _together(options: Options) -> tuple[object, ...]:
     """Returns what all processes must agree on; folders may differ."""
     evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
-    return options.settings, options.plus, evaluated
+    return options.settings, options.plus, evaluated, options.pictures
 
 
 def ensure_weights(backbone: str, folder: Path) -> None:
@@ -218,6 +219,7 @@ def _measured(
             retrain=options.retrain,
             memory_limit=memory_limit,
             keep_checkpoints=options.keep_checkpoints,
+            pictures=at_most(options.pictures),
         )
     else:
         start = (task, options.out / category.name)
@@ -230,6 +232,7 @@ def _measured(
             retrain=options.retrain,
             memory_limit=memory_limit,
             keep_checkpoints=options.keep_checkpoints,
+            pictures=at_most(options.pictures),
         )
         before[category.name] = normal_only.metrics
     results[category.name] = result.metrics

@@ -72,7 +72,7 @@ class Data(NamedTuple):
         f = extraction.compute(backbone, task.images, settings, mesh)
         standardise = Standardisation.fit(Shard(f, len(f)))
         test = extraction.compute(backbone, task.test_images, settings, mesh)
-        anomalous = token_labels(task.masks, settings.tokens_per_side)
+        anomalous = token_labels(np.asarray(task.masks), settings.tokens_per_side)
         return cls(
             standardise(f).reshape(len(f), -1, f.shape[-1]),
             standardise(test).reshape(len(test), -1, f.shape[-1]),
@@ -208,7 +208,9 @@ def _errors(
     maps = score_map(tokens, settings.image_size, positions)
     scores = image_score(tokens, maps, settings.image_score)
     labels = np.array([sample.label for sample in task.category.test])
-    measured = metrics.evaluate(np.asarray(scores), labels, np.asarray(maps), task.masks)
+    measured = metrics.evaluate(
+        np.asarray(scores), labels, np.asarray(maps), np.asarray(task.masks)
+    )
     error = np.asarray(tokens).reshape(data.anomalous.shape) ** 2 / x.shape[-1]
     train = jnp.asarray(data.train)
     values = {

@@ -10,7 +10,16 @@ from typing import Annotated, TypeVar
 import tyro
 
 from adtr_jax.command_line import guarded, parse, peek
-from adtr_jax.config import PLUS_PRESETS, Method, Plus, Preset, Presets, Settings
+from adtr_jax.config import (
+    PICTURES,
+    PLUS_PRESETS,
+    Method,
+    Pictures,
+    Plus,
+    Preset,
+    Presets,
+    Settings,
+)
 from conversion import weights_folder
 from experiments import INTERRUPTED
 
@@ -42,6 +51,9 @@ class Options:
     """Train again, even if the folder holds a finished run or part of one."""
     keep_checkpoints: bool = False
     """Keep the training's checkpoints once the model is written; they are eight times as large."""
+    pictures: Pictures = PICTURES
+    """How many pictures are drawn: of the test images that are judged worst and best, and of those
+    next to the threshold. all: of every one."""
     report: bool = True
     """Write report.html, to be opened in a browser."""
     anomalies: str | None = None

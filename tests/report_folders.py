@@ -15,7 +15,7 @@ from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data.samples import GOOD, Sample
 from adtr_jax.evaluation import report
-from adtr_jax.evaluation.figures import Findings
+from adtr_jax.evaluation.figures import Findings, Scale
 from adtr_jax.evaluation.metrics import evaluate
 from adtr_jax.evaluation.preview import Preview
 from adtr_jax.evaluation.report import ScoreRow
@@ -77,8 +77,9 @@ def write_evaluation(
         "bolt.adtr", "3fa9" * 16, SETTINGS, calibration=calibration, decision=decision
     )
     images = np.zeros((count, 64, 64, 3), np.uint8)
-    findings = Findings(images, maps, None, rows)
-    evaluated.keep(directory, samples, findings, 1.0, card=card, decision=decision)
+    findings = Findings(images, maps, None, rows, Scale.of(maps))
+    shown = evaluated.Shown.of(rows, decision.threshold, None).listed
+    evaluated.keep(directory, samples, findings, 1.0, shown, card=card, decision=decision)
     return rows
 
 

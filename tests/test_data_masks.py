@@ -181,20 +181,20 @@ def test_what_nearest_neighbour_loses_is_said(tmp_path: Path) -> None:
     lost = spot(200, 200, 3, 3, 1) | spot(200, 200, 103, 53, 1)
     samples = samples_of(tmp_path, spot(200, 200, 50, 50, 40), lost, lost)
     nearest, kept = (load_masks(samples, 20, mask_filter=how) for how in ("nearest", "keep"))
-    assert nearest.lost.tolist() == kept.lost.tolist() == [0, 2, 2]
+    assert nearest.found.lost.tolist() == kept.found.lost.tolist() == [0, 2, 2]
     assert kept.marked.any((1, 2)).tolist() == [True] * 3
-    assert list(nearest.findings(samples, "nearest")) == [
+    assert list(nearest.found.warnings(samples, 20, "nearest")) == [
         f"4 defect regions in 2 images (the first is {tmp_path / '1_mask.png'}) vanish at 20 x 20 "
         "pixels by nearest neighbour, and count as normal: leave out --mask_filter=nearest, or "
         "take a larger --image_size"
     ]
-    assert list(kept.findings(samples, "keep")) == []
+    assert list(kept.found.warnings(samples, 20, "keep")) == []
 
 
 def test_cut_regions_and_empty_masks_are_said(tmp_path: Path) -> None:
     samples = samples_of(tmp_path, spot(200, 200, 0, 0), spot(200, 200, 195, 195))
     masks = load_masks(samples, 28, 0.875)
-    assert list(masks.findings(samples, "keep")) == [
+    assert list(masks.found.warnings(samples, 28, "keep")) == [
         f"2 defect regions in 2 images (the first is {tmp_path / '0_mask.png'}) lie outside the "
         "centre that --crop keeps, and are not measured: --crop=1 keeps all of an image",
         "no pixel is marked in any mask at the score maps' size, so there are no pixel metrics",
@@ -204,13 +204,13 @@ def test_cut_regions_and_empty_masks_are_said(tmp_path: Path) -> None:
 def test_inverted_masks_are_worth_a_warning(tmp_path: Path) -> None:
     inverted = [~spot(60, 60, 5 * i, 5, 20) for i in range(3)]
     samples = samples_of(tmp_path, *inverted)
-    (text,) = load_masks(samples, 32).findings(samples, "keep")
+    (text,) = load_masks(samples, 32).found.warnings(samples, 32, "keep")
     assert text == (
         f"over half of the image is marked in every mask, as in {tmp_path / '0_mask.png'}: if the "
         "defects are black in them, invert the masks"
     )
     samples = samples_of(tmp_path, *inverted, spot(60, 60, 5, 5, 20))
-    assert list(load_masks(samples, 32).findings(samples, "keep")) == []
+    assert list(load_masks(samples, 32).found.warnings(samples, 32, "keep")) == []
 
 
 def test_masks_of_no_samples() -> None:

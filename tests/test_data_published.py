@@ -149,7 +149,7 @@ def test_the_union_of_an_image_s_masks(tmp_path: Path) -> None:
     for number, mask in enumerate(marked):
         Image.fromarray(mask).save(folder / f"{number:03}.png")
     test = data_set.reader(tmp_path)(name).test
-    assert np.array_equal(load_masks(test, size=4)[1], marked.any(axis=0))
+    assert np.array_equal(load_masks(test, size=4).marked[1], marked.any(axis=0))
     Image.new("L", (4, 6), 255).save(folder / "001.png")
     with pytest.raises(
         InputError, match=r"001\.png is 4 x 6 pixels, and .*000/000\.png, of the sa"

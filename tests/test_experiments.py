@@ -103,6 +103,16 @@ def test_results(finished):
     assert max(normal) < report["start"] < min(broken)  # F1 is 1 there
 
 
+def test_so_many_pictures_are_drawn_as_are_asked_for(common, finished):
+    """The report has those of all images, and nothing is trained again."""
+    directory, _ = finished
+    for asked, count in (("3", 3), ("all", 16)):
+        assert call("--category=stripes", *common, f"--pictures={asked}").returncode == 0
+        assert len(list((directory / "pictures").glob("*.png"))) == count
+        report = data_of(directory / "report.html")
+        assert [image["layered"] for image in report["images"]] == [True] * 16
+
+
 def _scores(directory: Path) -> list[float]:
     with (directory / "scores.csv").open() as file:
         return [float(row["score"]) for row in csv.DictReader(file)]
@@ -352,6 +362,7 @@ def test_all_survives_a_failing_category(common):
             (["--category=stripes", "--image_size=16"], "--image_size=16 must be at least 32"),
         (["--category=stripes", "--backbone=efficientnet-lite9"], "did you mean efficientnet-lite"),
         (["--category=stripes", "--memory=nan"], "--memory=nan must be at least 0"),
+        (["--category=stripes", "--pictures=-1"], "--pictures=-1 must be at least 0, or all"),
         (["--category=corrupt"], "001.png is corrupt"),
         (["--category=stripes", "--data=nowhere"], "nowhere"),
     ],

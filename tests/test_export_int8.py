@@ -42,7 +42,7 @@ def model(settings: Settings, photos: Path) -> tuple[Model, np.ndarray]:
     """As `fit` makes it, with random parameters; and the images that it was not trained on."""
     good = GoodImages.read(photos, settings.image_size, settings.crop)
     about = {"trained_on": sorted(good.digests[:TRAINED_ON]), "folds": None, "sizes": []}
-    made, held = detector(settings), good.pixels[TRAINED_ON:]
+    made, held = detector(settings), np.asarray(good.pixels[TRAINED_ON:])
     plain = Model(made, None, (0.0, 1.0), false_alarms=0.3, about=about)
     return plain.calibrated(*made.score(held)), held
 

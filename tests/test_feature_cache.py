@@ -14,7 +14,10 @@ from adtr_jax.backbones.pixels import Pixels
 from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors import cache_key as cache_key_module
 from adtr_jax.detectors.cache_key import cache_key
-from adtr_jax.devices.feature_cache import BLOCK, FeatureCache
+from adtr_jax.devices import checked_array
+from adtr_jax.devices.checked_array import CheckedArray
+from adtr_jax.devices.feature_cache import FeatureCache
+from adtr_jax.errors import InputError
 from adtr_jax.files import temporary
 
 CHANGES = (("layers", (3,)), ("dtype", "bfloat16"))
@@ -56,9 +59,9 @@ def only_file(folder: Path) -> Path:
 def test_what_fits_into_memory_makes_no_file(tmp_path, counted):
     size = 4 * (5 * 4 * 3 + 5)
     arrays = counted.of(FeatureCache(tmp_path / "cache", size))
-    assert not isinstance(arrays[0], np.memmap)
+    assert not isinstance(arrays[0], CheckedArray)
     assert not (tmp_path / "cache").exists()
-    assert isinstance(counted.of(FeatureCache(tmp_path / "cache", size - 1))[0], np.memmap)
+    assert isinstance(counted.of(FeatureCache(tmp_path / "cache", size - 1))[0], CheckedArray)
 
 
 def test_the_limit_is_two_fifths_of_the_free_memory(tmp_path, counted, monkeypatch):
@@ -69,9 +72,9 @@ def test_the_limit_is_two_fifths_of_the_free_memory(tmp_path, counted, monkeypat
 
     monkeypatch.setattr(memory.psutil, "virtual_memory", Free)
     assert memory.of_host() == 260
-    assert not isinstance(counted.of(FeatureCache(tmp_path))[0], np.memmap)
+    assert not isinstance(counted.of(FeatureCache(tmp_path))[0], CheckedArray)
     Free.available = 649
-    assert isinstance(counted.of(FeatureCache(tmp_path))[0], np.memmap)
+    assert isinstance(counted.of(FeatureCache(tmp_path))[0], CheckedArray)
 
 
 def test_a_later_run_finds_the_file_and_cannot_change_it(tmp_path, counted):
@@ -79,7 +82,7 @@ def test_a_later_run_finds_the_file_and_cannot_change_it(tmp_path, counted):
     arrays = counted.of(FeatureCache(tmp_path, 0))
     assert counted.fills == 1
     with pytest.raises(ValueError, match="read-only"):
-        arrays[0][0] = 1
+        arrays[0][0][0] = 1
 
 
 def test_another_key_is_another_file(tmp_path, counted):
@@ -98,40 +101,78 @@ def test_a_file_of_another_key_under_this_name_is_made_again(tmp_path, counted):
     assert counted.fills == 3
 
 
-def test_every_block_has_a_digest(tmp_path):
-    shape = (BLOCK // 4 + 10,)  # the second block is short
-
-    def fill(arrays):
-        fills.append(1)
-        arrays[0][...] = np.arange(*shape)
-
-    fills: list[int] = []
-    for place in (0, BLOCK - 1, BLOCK, 4 * shape[0] - 1):
-        FeatureCache(tmp_path, 0).arrays(lambda: KEY, [shape], fill)
-        with only_file(tmp_path).open("r+b") as file:
-            file.seek(place)
-            byte = file.read(1)[0]
-            file.seek(place)
-            file.write(bytes([byte ^ 16]))
-    FeatureCache(tmp_path, 0).arrays(lambda: KEY, [shape], fill)
-    FeatureCache(tmp_path, 0).arrays(lambda: KEY, [shape], fill)
-    assert len(fills) == 5
-
-
-@pytest.mark.parametrize("offset", [0, 100, 259, 260, 300, -1])
-def test_a_damaged_file_is_made_again(tmp_path, counted, offset):
-    counted.of(FeatureCache(tmp_path, 0))
-    file = only_file(tmp_path)
+def flip_bit(file: Path, offset: int) -> None:
     content = bytearray(file.read_bytes())
     content[offset] ^= 1
     file.write_bytes(content)
+
+
+@pytest.mark.parametrize("offset", [0, 100, 259])
+def test_damage_is_found_where_it_is_read_and_the_file_made_again(tmp_path, counted, offset):
     counted.of(FeatureCache(tmp_path, 0))
-    assert counted.fills == 2
+    file = only_file(tmp_path)
+    flip_bit(file, offset)
+    with pytest.raises(InputError) as error:
+        counted.of(FeatureCache(tmp_path, 0))
+    assert str(error.value) == (
+        f"{file} was damaged on the disc, and has been removed: the same command computes these "
+        "features again, and goes on"
+    )
     counted.of(FeatureCache(tmp_path, 0))
     assert counted.fills == 2
 
 
-@pytest.mark.parametrize("size", [0, 100, 260, 300, -1])
+@pytest.mark.parametrize("offset", [260, 324, -1])
+def test_a_file_with_damaged_digests_is_made_again(tmp_path, counted, offset):
+    counted.of(FeatureCache(tmp_path, 0))
+    flip_bit(only_file(tmp_path), offset)
+    counted.of(FeatureCache(tmp_path, 0))
+    counted.of(FeatureCache(tmp_path, 0))
+    assert counted.fills == 2
+
+
+def test_what_is_not_read_is_not_hashed_and_nothing_is_hashed_twice(tmp_path, counted, monkeypatch):
+    monkeypatch.setattr(checked_array, "BLOCK", 100)  # two rows of the first array, all of the next
+    counted.of(FeatureCache(tmp_path, 0))
+    flip_bit(only_file(tmp_path), 240 - 1)  # in the fifth row: the third block
+    hashed, real = [], checked_array._digest
+
+    def digest(array, block):
+        hashed.append(int(block))
+        return real(array, block)
+
+    monkeypatch.setattr(checked_array, "_digest", digest)
+    rows, _ = FeatureCache(tmp_path, 0).arrays(lambda: KEY, SHAPES, print)
+    assert hashed == []
+    np.testing.assert_array_equal(rows[1], counted.values[0][1])
+    np.testing.assert_array_equal(rows[:2], counted.values[0][:2])
+    assert hashed == [0]
+    out = np.empty((2, 4, 3), np.float32)
+    np.take(rows, np.array([3, 0]), axis=0, out=out, mode="clip")
+    np.testing.assert_array_equal(out, counted.values[0][[3, 0]])
+    assert hashed == [0, 1]
+    with pytest.raises(InputError, match=r"was damaged on the disc"):
+        rows[np.array([0, 4])]
+
+
+def test_arrays_of_several_types_lie_in_one_file(tmp_path):
+    values = [np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(10, dtype=np.uint8)[:, None]]
+
+    def fill(arrays):
+        for array, value in zip(arrays, values, strict=True):
+            array[...] = value
+
+    shapes, dtypes = [value.shape for value in values], [value.dtype for value in values]
+    for limit in (33, 34):  # bytes
+        cache = FeatureCache(tmp_path, limit)
+        found = cache.arrays(lambda: KEY, shapes, fill, dtypes)
+        for array, value in zip(found, values, strict=True):
+            assert isinstance(array, CheckedArray) == (limit < 34)
+            assert array.dtype == value.dtype
+            np.testing.assert_array_equal(array, value)
+
+
+@pytest.mark.parametrize("size", [0, 100, 260, 355, -1])
 def test_a_cut_file_is_made_again(tmp_path, counted, size):
     counted.of(FeatureCache(tmp_path, 0))
     file = only_file(tmp_path)

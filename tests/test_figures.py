@@ -1,5 +1,6 @@
 """The pictures: places, colours, names. Whether they are good-looking, a human says."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -15,12 +16,12 @@ from adtr_jax.evaluation.figures import (
     TICKS,
     Findings,
     Scale,
+    overview_groups,
     picture_names,
     save_histogram,
     save_overview,
     save_pictures,
 )
-from adtr_jax.evaluation.figures import _overview_groups as overview_groups
 from adtr_jax.evaluation.figures import _title as title
 from adtr_jax.evaluation.overlay import OUTLINE, overlay
 from adtr_jax.evaluation.report import ScoreRow
@@ -40,12 +41,14 @@ def make_findings(n=2, side=256, with_masks=True, seed=0):
     rng = np.random.default_rng(seed)
     masks = np.zeros((n, side, side), bool)
     masks[-1, side // 4 : side // 2, side // 4 : side // 2] = True
-    return Findings(
-        images=rng.integers(0, 256, (n, side, side, 3)).astype(np.uint8),
-        score_maps=rng.random((n, side, side)).astype(np.float32),
-        masks=masks if with_masks else None,
-        rows=make_rows([0] * (n - 1) + [1], rng.random(n).tolist()),
-    )
+    images = rng.integers(0, 256, (n, side, side, 3)).astype(np.uint8)
+    maps = rng.random((n, side, side)).astype(np.float32)
+    rows = make_rows([0] * (n - 1) + [1], rng.random(n).tolist())
+    return Findings(images, maps, masks if with_masks else None, rows, Scale.of(maps))
+
+
+def save_all(folder, findings):
+    return save_pictures(folder, findings, range(len(findings.rows)))
 
 
 def read(path):
@@ -64,7 +67,7 @@ def heat_of(findings, i):
 
 def test_panels_stand_pixel_for_pixel_in_the_picture(tmp_path):
     findings = make_findings()
-    paths = save_pictures(tmp_path / "pictures", findings)
+    paths = save_all(tmp_path / "pictures", findings)
     assert [path.name for path in paths] == ["good_000.png", "crack_001.png"]
     picture = read(paths[1])
     assert picture.shape == (TOP + 256 + MARGIN, MARGIN + 3 * (256 + GAP) + BAR + TICKS, 3)
@@ -78,9 +81,20 @@ def test_panels_stand_pixel_for_pixel_in_the_picture(tmp_path):
     assert panel(picture, 2, 256)[63, 64].tolist() == list(OUTLINE)
 
 
+def test_only_the_images_shown_have_pictures_under_their_own_names(tmp_path):
+    """The second `crack_001` keeps its number, though the first one is not drawn."""
+    findings = make_findings(n=3)
+    twin = dataclasses.replace(findings.rows[2], path="tile/other/002.png")
+    findings = dataclasses.replace(findings, rows=[findings.rows[0], twin, findings.rows[2]])
+    paths = save_pictures(tmp_path, findings, [0, 2])
+    assert [path.name for path in paths] == ["good_000.png", "crack_002_2.png"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    np.testing.assert_array_equal(panel(read(paths[1]), 0, 256), findings.images[2])
+
+
 def test_without_masks_there_are_two_panels_and_small_images_are_enlarged(tmp_path):
     findings = make_findings(side=100, with_masks=False)
-    picture = read(save_pictures(tmp_path, findings)[0])
+    picture = read(save_all(tmp_path, findings)[0])
     assert picture.shape == (TOP + 300 + MARGIN, MARGIN + 2 * (300 + GAP) + BAR + TICKS, 3)
     np.testing.assert_array_equal(panel(picture, 0, 300)[1::3, 1::3], findings.images[0])
     heat = heat_of(findings, 0)
@@ -92,8 +106,8 @@ def test_a_score_has_one_colour_in_all_pictures(tmp_path):
     maps = np.zeros((2, 256, 256), np.float32)
     maps[0, :128], maps[0, 128:] = 1.0, 2.0
     maps[1, :128], maps[1, 128:] = 2.0, 5.0  # a scale of its own would give 2.0 its first colour
-    findings = Findings(images, maps, None, make_rows([0, 1], [2.0, 5.0]))
-    first, second = (panel(read(path), 1, 256) for path in save_pictures(tmp_path, findings))
+    findings = Findings(images, maps, None, make_rows([0, 1], [2.0, 5.0]), Scale.of(maps))
+    first, second = (panel(read(path), 1, 256) for path in save_all(tmp_path, findings))
     assert (findings.scale.low, findings.scale.high) == (1.0, 5.0)
     assert np.unique(first[128:].reshape(-1, 3), axis=0).tolist() == second[:1, 0].tolist()
     assert np.unique(second[:128].reshape(-1, 3), axis=0).tolist() == first[255:, 0].tolist()
@@ -101,7 +115,7 @@ def test_a_score_has_one_colour_in_all_pictures(tmp_path):
 
 
 def test_colour_bar_runs_from_the_first_colour_to_the_last(tmp_path):
-    picture = read(save_pictures(tmp_path, make_findings())[0]).astype(int)
+    picture = read(save_all(tmp_path, make_findings())[0]).astype(int)
     x = MARGIN + 3 * (256 + GAP) + BAR // 2
     body = 256 / 1.1  # and a pointed end of 5 % of it above and below
     for y in range(16, 241, 32):
@@ -111,11 +125,9 @@ def test_colour_bar_runs_from_the_first_colour_to_the_last(tmp_path):
 
 def test_scale_leaves_out_the_extremes_and_bears_equal_scores():
     maps = np.arange(101.0 * 101.0).reshape(1, 101, 101)
-    image = np.zeros((1, 101, 101, 3), np.uint8)
-    rows = make_rows([1], [1.0])
-    scale = Findings(image, maps, None, rows).scale
+    scale = Scale.of(maps)
     assert (scale.low, scale.high) == pytest.approx((102.0, 10149.0))
-    assert Findings(image, np.full_like(maps, 7.0), None, rows).scale == Scale(7.0, 8.0)
+    assert Scale.of(np.full_like(maps, 7.0)) == Scale(7.0, 8.0)
 
 
 def test_picture_names_are_plain_names_and_differ():
@@ -137,8 +149,9 @@ def test_picture_names_are_short_enough_for_any_file_system(tmp_path):
     assert len(set(names)) == 2
     assert max(len(name.encode()) for name in names) <= 255
     findings = make_findings()
-    save_pictures(tmp_path, Findings(findings.images, findings.score_maps, None, rows))
-    save_overview(tmp_path / "o.png", Findings(findings.images, findings.score_maps, None, rows))
+    findings = dataclasses.replace(findings, masks=None, rows=rows)
+    save_all(tmp_path, findings)
+    save_overview(tmp_path / "o.png", findings)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "o.png"])
 
 
@@ -186,7 +199,7 @@ def test_histogram_shows_both_kinds(tmp_path):
 def test_parts_that_differ_in_number_are_an_error():
     findings = make_findings(n=3)
     with pytest.raises(ValueError, match=r"differ in number: \[3, 3, 2, 3\]"):
-        Findings(findings.images, findings.score_maps, findings.masks, findings.rows[:2])
+        dataclasses.replace(findings, rows=findings.rows[:2])
 
 
 def test_pictures_need_no_global_state():

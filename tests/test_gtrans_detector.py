@@ -16,6 +16,7 @@ from adtr_jax.backbones.scaling import LAYOUTS, Layout
 from adtr_jax.config import GtransSettings
 from adtr_jax.detectors import features, gtrans_map, model_file, scoring
 from adtr_jax.detectors.gtrans import GtransDetector
+from adtr_jax.devices.checked_array import CheckedArray
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.devices.sharding import device_mesh, workers
 from adtr_jax.models.gtrans import guidance_loss
@@ -147,6 +148,21 @@ def test_images_that_come_later_need_no_new_program(prepared, images):
     assert not np.array_equal(*both)
     program = calibrated.scorer(device_mesh()).program(workers(device_mesh()))
     assert program.func._cache_size() == 1
+
+
+def test_images_lie_beside_their_features_in_the_cache(detector, images, prepared, tmp_path):
+    """So that neither are held where they do not fit."""
+    cache = FeatureCache(tmp_path, 0)
+    _, data = detector.training_data(images[:6], device_mesh(), cache)
+    assert len(list(tmp_path.iterdir())) == 1
+    (pixels, f_g), (kept, expected) = data.examples.arrays, prepared[0].examples.arrays
+    assert all(isinstance(array, CheckedArray) for array in (pixels, *f_g))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, kept)
+    for mine, theirs in zip(f_g, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    again = detector.calibrated(data, device_mesh())
+    np.testing.assert_array_equal(again.rest["lambdas"][...], prepared[1].rest["lambdas"][...])
 
 
 def test_a_resumed_training_ends_with_the_same_parameters_and_statistics(

@@ -20,8 +20,10 @@ from report_folders import (
 from adtr_jax.commands import report as command
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation.preview import Preview
+from adtr_jax.evaluation.report import ScoreRow
 from adtr_jax.html_report import page
-from adtr_jax.html_report.selection import choose, starting_threshold
+from adtr_jax.html_report.evaluated import Shown
+from adtr_jax.html_report.selection import choose, choose_judged, starting_threshold
 
 
 def test_an_evaluation_is_all_in_the_file(tmp_path, capsys):
@@ -67,6 +69,25 @@ def test_the_highest_the_lowest_and_those_around_the_threshold_are_chosen():
     assert chosen.tolist() == [*range(4), *(39, 40, 41, 42), *range(96, 100)]
     assert choose(scores, 98.0, 12).tolist() == [*range(4), *range(92, 100)]
     assert choose(scores, 0.0, 100).tolist() == list(range(100))
+
+
+def test_the_worst_the_best_and_those_in_between_are_drawn():
+    """Good images have the even places: above the threshold they are judged wrongly."""
+    scores, labels = np.arange(100.0), [i % 2 for i in range(100)]
+    chosen = choose_judged(scores, labels, 49.5, 12)
+    best, worst = {0, 2, 97, 99}, {1, 3, 96, 98}
+    assert set(chosen.tolist()) == best | worst | {48, 49, 50, 51}
+    assert choose_judged(scores, labels, 49.5, 0).tolist() == []
+    assert choose_judged(scores, labels, 49.5, 1).tolist() in ([49], [50])
+
+
+def test_what_is_shown_anywhere_is_known_beforehand():
+    rows = [ScoreRow(f"{i}.png", "good", i % 2, float(i)) for i in range(3000)]
+    few, all_ = (Shown.of(rows, 2000.0, pictures) for pictures in (10, None))
+    assert len(few.pictures) == 10 and len(all_.pictures) == len(all_.all) == 3000
+    np.testing.assert_array_equal(few.listed, choose(np.arange(3000.0), 2000.0))
+    overview = {*(2999, 2997, 2995), *(1, 3, 5), *(2998, 2996, 2994)}
+    assert set(few.all) == {*few.listed} | {*few.pictures} | overview
 
 
 def test_without_a_threshold_the_best_f1_is_the_start():

@@ -1,14 +1,20 @@
 """The metrics against slow oracles that share no code with them, and against scikit-learn."""
 
+import dataclasses
 import itertools
+import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from adtr_jax.errors import InputError
+from adtr_jax.evaluation import curve as curve_module
+from adtr_jax.evaluation.curve import Curve
 from adtr_jax.evaluation.metrics import (
     IMAGE_METRICS,
     METRICS,
@@ -172,6 +178,57 @@ def test_large_input_equals_scikit_learn():
         assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
         sklearn_ap = average_precision_score(labels, scores)
         assert average_precision(scores, labels) == pytest.approx(sklearn_ap, abs=1e-12)
+
+
+def test_counts_beyond_64_bits_are_exact():
+    """Of 10,000 maps of 1024 x 1024, 6 % anomalous: the sum of products exceeds 2^63."""
+    thresholds, positives, negatives = 1000, 600_000_000, 9_885_760_000
+    tp = np.arange(1, thresholds + 1) * (positives // thresholds)
+    fp = np.linspace(0, negatives, thresholds).astype(np.int64)
+    none = np.empty(0, np.int32)
+    curve = Curve(tp, fp, fp, positives, negatives, none.astype(np.int64), none)
+    each = Fraction(positives // thresholds)
+    expected = sum(each * (negatives - int(n)) for n in fp) / (positives * negatives)
+    assert curve.auroc() == float(expected) == pytest.approx(0.5, abs=1e-3)
+    better = dataclasses.replace(curve, fp=fp // 5, fp_above=fp // 5)
+    assert better.auroc() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_parts_change_nothing(monkeypatch):
+    """Neither the parts that scores are looked at in, nor the blocks that thresholds are."""
+    rng = np.random.default_rng(2)
+    masks = ndimage.binary_dilation(rng.random((30, 24, 24)) < 0.01, np.ones((1, 3, 3)))
+    maps = (np.round(rng.normal(size=masks.shape), 2) + masks).astype(np.float32)
+    labels = masks.any(axis=(1, 2))
+    labels[:3], masks[:3] = False, False
+    whole = evaluate(maps.max(axis=(1, 2)), labels, maps, masks)
+    assert whole["aupro"] == pytest.approx(aupro_oracle(maps, masks, 0.3), abs=1e-12)
+    monkeypatch.setattr(curve_module, "PART", 7 * 24 * 24)
+    assert evaluate(maps.max(axis=(1, 2)), labels, maps, masks) == whole
+    for block in (1, 7, 50):
+        monkeypatch.setattr(curve_module, "BLOCK", block)
+        found = evaluate(maps.max(axis=(1, 2)), labels, maps, masks)
+        assert found == pytest.approx(whole, rel=1e-13)
+        assert (found["pixel_auroc"], found["pixel_f1_max"]) == (
+            whole["pixel_auroc"],
+            whole["pixel_f1_max"],
+        )
+
+
+def test_only_a_part_of_the_pixels_is_held(monkeypatch):
+    rng = np.random.default_rng(3)
+    maps = rng.random((64, 256, 256), np.float32)
+    masks = np.zeros(maps.shape, bool)
+    masks[::2, :8, :8] = True
+    monkeypatch.setattr(curve_module, "PART", 2**18)
+    tracemalloc.start()
+    try:
+        evaluate(maps[:, 0, 0], masks[:, 0, 0], maps, masks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert maps.nbytes == 16 * 2**20
+    assert peak < 4 * 2**20
 
 
 def test_monotone_transform_changes_nothing():

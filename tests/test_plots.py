@@ -9,7 +9,7 @@ from adtr_jax.errors import InputError
 from adtr_jax.evaluation.figures import COLOURS
 from adtr_jax.evaluation.plots import (
     LayerStudy,
-    sample_differences,
+    sample_positions,
     save_bars,
     save_curves,
     save_identical_mapping,
@@ -87,27 +87,24 @@ def test_bars_have_their_heights_names_and_places(tmp_path, drawn):
     assert (first.get_x() + second.get_x() + second.get_width()) / 2 == pytest.approx(0)
 
 
-def _marked(n: int, anomalous: int) -> tuple[np.ndarray, np.ndarray]:
-    """Differences whose first channel numbers the positions; the first are anomalous."""
-    differences = np.zeros((n, 4, 4, 3), np.float32)
-    differences[..., 0] = np.arange(16 * n).reshape(n, 4, 4)
-    return differences, (np.arange(16 * n) < anomalous).reshape(n, 4, 4)
+def _marked(n: int, anomalous: int) -> np.ndarray:
+    """Of the positions the first are anomalous."""
+    return (np.arange(16 * n) < anomalous).reshape(n, 4, 4)
 
 
 @pytest.mark.parametrize(("anomalous", "each"), [(500, 300), (300, 300), (20, 20), (1595, 5)])
-def test_as_many_normal_differences_as_anomalous_ones(anomalous, each):
-    vectors, labels = sample_differences(*_marked(100, anomalous), seed=0)
-    assert vectors.shape == (2 * each, 3)
+def test_as_many_normal_positions_as_anomalous_ones(anomalous, each):
+    positions, labels = sample_positions(_marked(100, anomalous), seed=0)
     assert labels.tolist() == [False] * each + [True] * each
-    assert len(set(vectors[:, 0])) == 2 * each
-    assert np.array_equal(vectors[:, 0] < anomalous, labels)
-    again, _ = sample_differences(*_marked(100, anomalous), seed=0)
-    assert np.array_equal(vectors, again)
+    assert len(set(positions)) == 2 * each
+    assert np.array_equal(positions < anomalous, labels)
+    again, _ = sample_positions(_marked(100, anomalous), seed=0)
+    assert np.array_equal(positions, again)
 
 
 def test_one_kind_only_is_an_error():
     with pytest.raises(InputError, match="leave 1600 normal and 0 anomalous; add images"):
-        sample_differences(*_marked(100, 0), seed=0)
+        sample_positions(_marked(100, 0), seed=0)
 
 
 @pytest.mark.parametrize("count", [2, 40])

@@ -22,6 +22,7 @@ from adtr_jax.data.good_images import GoodImages
 from adtr_jax.data.inputs import Picture
 from adtr_jax.detectors.adtr import AdtrDetector
 from adtr_jax.detectors.adtr_plus import AdtrPlusDetector
+from adtr_jax.detectors.collect import collect
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.detectors.learn import learn
 from adtr_jax.devices.compile_cache import keep_compiled_programs
@@ -30,6 +31,7 @@ from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError, Stopped
 from adtr_jax.files import lock, temporary
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files.scratch import scratch
 
 
 def fit(
@@ -196,7 +198,15 @@ class _Job:
             + (f"; {repeated} were the same as others" if repeated else "")
         )
         trained = self.train(~held, folder / "model")
-        return trained, *trained.score(self.good.pixels[held], self.mesh)
+        return trained, *self.score(trained, held, folder)
+
+    def score(
+        self, trained: Detector, held: Bool[np.ndarray, "n"], folder: Path
+    ) -> tuple[Float[np.ndarray, "m s s"], Float[np.ndarray, "m"]]:
+        """The score maps and scores of the images that are held out."""
+        images = self.good.pixels[held]
+        parts = trained.scores_in_parts(images, self.mesh)
+        return collect(parts, len(images), images.shape[1], folder)
 
     def cross_fit(self, folds: int, seed: int, folder: Path) -> Trained:
         """Scores every image by a model that has not seen it; then trains one on all."""
@@ -204,15 +214,13 @@ class _Job:
         if folds > n:
             raise InputError(f"--folds={folds} of {n} different images: give at most {n}")
         fold = np.random.default_rng(seed).permutation(n) % folds
-        maps, scores = None, np.empty(n, np.float32)
+        side = self.good.pixels.shape[1]
+        maps, scores = scratch(folder, (n, side, side), np.float32), np.empty(n, np.float32)
         for i in range(folds):
             self.say(f"fold {i + 1} of {folds}")
             held = fold == i
             trained = self.train(~held, folder / f"fold{i}")
-            found, scores[held] = trained.score(self.good.pixels[held], self.mesh)
-            maps = np.empty((n, *found.shape[1:]), np.float32) if maps is None else maps
-            maps[held] = found
-        assert maps is not None
+            maps[held], scores[held] = self.score(trained, held, folder)
         self.say(f"all {n} good images")
         return self.train(np.ones(n, bool), folder / "model"), maps, scores
 

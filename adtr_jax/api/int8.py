@@ -121,7 +121,7 @@ def _good(
         )
     seen = np.flatnonzero(trained)
     spread = np.linspace(0, len(seen) - 1, min(len(seen), int8.IMAGES)).astype(int)
-    return good.pixels[seen[spread]], good.pixels[~trained]
+    return np.asarray(good.pixels[seen[spread]]), np.asarray(good.pixels[~trained])
 
 
 def _defects(model: Model, folder: Path) -> UInt8[np.ndarray, "n s s 3"]:

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import tyro
 
 from adtr_jax.command_line import parse
 from adtr_jax.commands.model_options import ModelOptions
-from adtr_jax.config import MaskFilter
+from adtr_jax.config import PICTURES, MaskFilter, Pictures, at_most
 from adtr_jax.files import run_folder
 from adtr_jax.files.lock import locked
 
@@ -34,6 +35,9 @@ class Evaluate(ModelOptions):
     wherever it lies; nearest: as in the papers. Default: the model's."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation")
     """Gets metrics.json, scores.csv, pictures and report.html."""
+    pictures: Pictures = PICTURES
+    """How many pictures are drawn: of the images that are judged worst and best, and of those next
+    to the threshold. all: of every image."""
     report: bool = True
     """Write report.html, to be opened in a browser."""
 
@@ -52,13 +56,14 @@ def run(options: Evaluate) -> dict[str, float]:
     from adtr_jax.data import labelled
     from adtr_jax.data.good_images import files
     from adtr_jax.data.samples import GOOD, Category, Sample
+    from adtr_jax.detectors.task import Task
     from adtr_jax.evaluation import report
-    from adtr_jax.html_report import page
-    from adtr_jax.run import Task, measured, write_results
+    from adtr_jax.html_report import evaluated, page
 
     good = [Sample(f"{GOOD}/{path.name}", path, GOOD) for path in files(options.good)]
     defects = labelled.read_anomalies(options.defects, options.masks)
     labelled.require_all_or_no_masks(defects)
+    pictures = at_most(options.pictures)
     category = Category(options.model.stem, train=(), test=(*good, *defects))
     begun = time.perf_counter()
     settings = model.settings
@@ -66,12 +71,20 @@ def run(options: Evaluate) -> dict[str, float]:
         settings = dataclasses.replace(settings, mask_filter=options.mask_filter)
     task = Task.read(category, settings)
     read = time.perf_counter()
-    maps, scores = model.detector.score(task.test_images)
+    maps, scores = task.scored(model.detector.scores_in_parts, options.out)
     timings = {"reading": read - begun, "scoring": time.perf_counter() - read}
-    values = measured(task, maps, scores)
+    values = evaluated.measured(task, maps, scores)
     decision = model.decision
-    card = options.card(model)
-    write_results(task, options.out, maps, scores, values, card=card, decision=decision)
+    evaluated.write(
+        task,
+        options.out,
+        maps,
+        scores,
+        values,
+        card=partial(options.card, model),
+        decision=decision,
+        pictures=pictures,
+    )
     run_folder.write_timings(options.out, timings)
     print(report.table({category.name: values}, what="model"))
     if decision is None:

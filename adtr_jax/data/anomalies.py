@@ -14,6 +14,7 @@ from jaxtyping import Bool, UInt8
 from adtr_jax.config import Plus, Settings
 from adtr_jax.data import bit_depth, labelled
 from adtr_jax.data.images import load_images
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.masks import load_masks
 from adtr_jax.data.samples import Category, Sample
 from adtr_jax.data.synthetic import KINDS, Kind, synthesise_last
@@ -40,7 +41,9 @@ class Anomalies(Protocol):
         """Returns the JSON values that a run's parameters depend on."""
         ...
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"], part: slice) -> Iterator[Chunk]:
+    def chunks(
+        self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"], part: slice
+    ) -> Iterator[Chunk]:
         """Yields some of the images in chunks, each with its masks or without.
 
         Args:
@@ -66,22 +69,25 @@ class Synthetic:
     def fingerprint(self) -> dict[str, Any]:
         return {"anomalies": self.kind, "variants": self.variants, "seed": self.seed}
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"], part: slice) -> Iterator[Chunk]:
+    def chunks(
+        self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"], part: slice
+    ) -> Iterator[Chunk]:
         """Yields one variant of all images after the other; draws nothing but this part."""
+        images = np.asarray(normal)  # a piece may be cut from any of those before
 
         def draw(number: int) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
-            variant, i = divmod(number, len(normal))
-            return synthesise_last(self.kind, normal[: i + 1], self.seed * self.variants + variant)
+            variant, i = divmod(number, len(images))
+            return synthesise_last(self.kind, images[: i + 1], self.seed * self.variants + variant)
 
-        at_once = max(1, PIXELS // normal.shape[1] ** 2)
+        at_once = max(1, PIXELS // images.shape[1] ** 2)
         with ThreadPoolExecutor() as pool:
             for first in range(part.start, part.stop, at_once):
                 numbers = range(first, min(first + at_once, part.stop))
-                images = np.empty((len(numbers), *normal.shape[1:]), np.uint8)
-                masks = np.empty(images.shape[:3], bool)
+                pixels = np.empty((len(numbers), *images.shape[1:]), np.uint8)
+                masks = np.empty(pixels.shape[:3], bool)
                 for i, drawn in enumerate(pool.map(draw, numbers)):
-                    images[i], masks[i] = drawn
-                yield images, masks
+                    pixels[i], masks[i] = drawn
+                yield pixels, masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +107,13 @@ class Labelled:
     def fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for images, masks in self.parts:
-            digest.update(images.tobytes())
-            digest.update(b"" if masks is None else masks.tobytes())
+            digest.update(images.data.cast("B"))
+            digest.update(b"" if masks is None else masks.data.cast("B"))
         return {"anomalies": digest.hexdigest()}
 
-    def chunks(self, normal: UInt8[np.ndarray, "n s s 3"], part: slice) -> Iterator[Chunk]:
+    def chunks(
+        self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"], part: slice
+    ) -> Iterator[Chunk]:
         del normal
         first = 0
         for images, masks in self.parts:

@@ -1,5 +1,6 @@
 """Good images to train on, as they come: a flat folder, a folder in MVTec layout, or a list."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,9 +12,9 @@ from jaxtyping import UInt8
 
 from adtr_jax.config import Bits
 from adtr_jax.data import bit_depth
-from adtr_jax.data.images import digest
-from adtr_jax.data.inputs import Picture, decoded, depths, images_below
+from adtr_jax.data.inputs import Decoded, Picture, decoded, depths, images_below
 from adtr_jax.data.layout import Listing, require_spelling
+from adtr_jax.data.lazy import LazyArray, digest
 from adtr_jax.data.samples import GOOD
 from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError
@@ -24,13 +25,13 @@ class GoodImages:
     """Different good images, as the model sees them.
 
     Attributes:
-        pixels: `[n s s 3]`, RGB in 0..255.
+        pixels: `[n s s 3]`, RGB in 0..255; those of files are decoded when they are used.
         digests: of each image's pixels, 16 hexadecimal digits.
         repeated: how many images were left out because they are the same as another one.
         sizes: width and height of the files in pixels, the most frequent first.
     """
 
-    pixels: UInt8[np.ndarray, "n s s 3"]
+    pixels: UInt8[LazyArray, "n s s 3"]
     digests: tuple[str, ...]
     repeated: int
     sizes: tuple[tuple[int, int], ...]
@@ -55,19 +56,22 @@ class GoodImages:
         Raises:
             InputError: no folder, no images, or one that cannot be read.
         """
-        found: dict[str, UInt8[np.ndarray, "s s 3"]] = {}
+        found: dict[str, Path | UInt8[np.ndarray, "s s 3"]] = {}
         sizes: Counter[tuple[int, int]] = Counter()
         pictures = files(Path(images)) if isinstance(images, str | Path) else images
         for image in decoded(pictures, size, crop, bits=bits):
             if image.pixels is None or image.image is None:
                 raise InputError(f"{image.error}")
             sizes[image.image.size] += 1
-            found.setdefault(digest(image.pixels), image.pixels)
+            found.setdefault(digest(image.pixels), image.path or image.pixels)
         if not found:
             raise InputError("there are no good images to train on: give a folder of them")
         known = tuple(size for size, _ in sizes.most_common())
         repeated = sizes.total() - len(found)
-        return cls(np.stack(list(found.values())), tuple(found), repeated, known)
+        read = functools.partial(_pixels, size=size, crop=crop, bits=bits)
+        row, digests = (size, size, 3), tuple(found)
+        pixels = LazyArray([*found.values()], read, row, np.dtype(np.uint8), "image", digests)
+        return cls(pixels, digests, repeated, known)
 
     def held_out(self, share: float, seed: int, trained_on: Iterable[str] = ()) -> np.ndarray:
         """Chooses the images to calibrate on, by their content and the seed alone.
@@ -116,6 +120,20 @@ def bits(images: "str | Path | Iterable[Picture]", given: Bits | None) -> Bits |
         return given
     names = [p if isinstance(p, str | Path) else "an image in memory" for p in pictures]
     return bit_depth.common(depths(pictures, given), names, given)
+
+
+def _pixels(
+    items: Sequence[Path | UInt8[np.ndarray, "s s 3"]], size: int, crop: float, bits: Bits | None
+) -> UInt8[np.ndarray, "n s s 3"]:
+    """Decodes those images that are files."""
+    files = decoded([item for item in items if isinstance(item, Path)], size, crop, bits=bits)
+    pixels = []
+    for item in items:
+        image = next(files) if isinstance(item, Path) else Decoded(None, None, item, None)
+        if image.pixels is None:
+            raise InputError(f"{image.error}")
+        pixels.append(image.pixels)
+    return np.stack(pixels)
 
 
 def _order(seed: int, digest: str) -> str:

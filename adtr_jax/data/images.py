@@ -1,10 +1,9 @@
 """Loads samples as arrays of one size, decoded in threads, in the order of the samples.
 
-Loading is also the check: files are decoded nowhere else, so loading training images, test images
-and masks before training ensures that every file is sound.
+Files are decoded nowhere else, so loading training images, test images and masks before training
+(`lazy.digests`) ensures that every file is sound.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 from adtr_jax.config import Bits
 from adtr_jax.data.decode import decoding
 from adtr_jax.data.image_file import open_image
+from adtr_jax.data.lazy import PART
 from adtr_jax.data.samples import Sample
 
 _Result = TypeVar("_Result")
@@ -66,11 +66,6 @@ def resized(image: Image.Image, size: int, crop: float) -> UInt8[np.ndarray, "{s
     return np.asarray(_centre(image, size, crop).convert("RGB"))
 
 
-def digest(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
-    """Names an image by what a model sees of it: 16 hexadecimal digits."""
-    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
-
-
 def centre_crop(size: int, crop: float) -> tuple[int, int]:
     """The side of the whole image in pixels of which `size` are kept, and those cut off before."""
     whole = round(size / crop)
@@ -84,8 +79,9 @@ def in_threads(
     pool = ThreadPoolExecutor()
     try:
         results = pool.map(load, samples)
+        few = len(samples) <= PART or None  # None: where no one looks at it
         yield from tqdm(
-            results, f"Reading {noun}s", len(samples), unit=noun, leave=False, disable=None
+            results, f"Reading {noun}s", len(samples), unit=noun, leave=False, disable=few
         )
     finally:
         # After an error or Ctrl-C the rest need not be read.

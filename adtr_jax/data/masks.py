@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from scipy import ndimage
 
@@ -18,32 +18,33 @@ from adtr_jax.errors import InputError
 _TOUCHING = np.ones((3, 3), bool)  # at a side or a corner
 
 
-class Masks(NamedTuple):
-    """Masks at the score maps' size, and what of their defect regions is not in them.
+class Found(NamedTuple):
+    """What there is of each image's defect regions in its mask at the score maps' size.
 
     Attributes:
-        marked: True is anomalous.
-        lost: an image's regions that nearest neighbour loses. If they are kept, `marked` has them.
-        cut: an image's regions that lie outside the centre that is kept of it.
+        share: how much of the mask is marked, 0 to 1.
+        lost: regions that nearest neighbour loses. If they are kept, they are marked.
+        cut: regions that lie outside the centre that is kept of the image.
     """
 
-    marked: Bool[np.ndarray, "n s s"]
+    share: Float[np.ndarray, " n"]
     lost: Int[np.ndarray, " n"]
     cut: Int[np.ndarray, " n"]
 
     @classmethod
-    def empty(cls, n: int, size: int) -> "Masks":
-        """Masks that mark nothing."""
-        return cls(np.zeros((n, size, size), bool), np.zeros(n, int), np.zeros(n, int))
+    def none(cls) -> "Found":
+        """That of no images."""
+        return cls(np.zeros(0), np.zeros(0, int), np.zeros(0, int))
 
-    def findings(self, samples: Sequence[Sample], mask_filter: MaskFilter) -> Iterator[str]:
+    def warnings(
+        self, samples: Sequence[Sample], size: int, mask_filter: MaskFilter
+    ) -> Iterator[str]:
         """What to know before anything is measured, a line each.
 
         Args:
-            samples, mask_filter: what `load_masks` was given.
+            samples, size, mask_filter: what `load_masks` was given.
         """
         anomalous = [index for index, sample in enumerate(samples) if sample.label]
-        marked, size = self.marked[anomalous], self.marked.shape[-1]
         if mask_filter == "nearest" and self.lost.any():
             yield (
                 f"{_regions(self.lost, samples)} vanish at {size} x {size} pixels by nearest "
@@ -55,20 +56,27 @@ class Masks(NamedTuple):
                 f"{_regions(self.cut, samples)} lie outside the centre that --crop keeps, and are "
                 "not measured: --crop=1 keeps all of an image"
             )
-        if not marked.any():
+        if not self.share.any():
             yield (
                 "no pixel is marked in any mask at the score maps' size, so there are no pixel "
                 "metrics"
             )
-        elif (marked.mean((1, 2)) > 0.5).all():
+        elif (self.share[anomalous] > 0.5).all():
             yield (
                 "over half of the image is marked in every mask, as in "
                 f"{samples[anomalous[0]].mask}: if the defects are black in them, invert the masks"
             )
 
 
+class Masks(NamedTuple):
+    """Masks at the score maps' size; True is anomalous."""
+
+    marked: Bool[np.ndarray, "n s s"]
+    found: Found
+
+
 class Shrunk(NamedTuple):
-    """As `Masks`, of one image."""
+    """As `Masks` and `Found`, of one image."""
 
     marked: Bool[np.ndarray, "s s"]
     lost: int
@@ -106,12 +114,13 @@ def load_masks(
             )
         return shrunk(marked, size, crop, mask_filter)
 
-    masks = Masks.empty(len(samples), size)
+    n = len(samples)
+    marked, lost, cut = np.zeros((n, size, size), bool), np.zeros(n, int), np.zeros(n, int)
     anomalous = [index for index, sample in enumerate(samples) if sample.label]
     drawn = in_threads(load, [samples[index] for index in anomalous], "mask")
     for index, mask in zip(anomalous, drawn, strict=True):
-        masks.marked[index], masks.lost[index], masks.cut[index] = mask
-    return masks
+        marked[index], lost[index], cut[index] = mask
+    return Masks(marked, Found(marked.mean((1, 2)), lost, cut))
 
 
 def _regions(counts: Int[np.ndarray, " n"], samples: Sequence[Sample]) -> str:

@@ -37,6 +37,10 @@ class Sample:
     defect: str | None
     mask: File | None = None
 
+    def __str__(self) -> str:
+        """The image's file, for messages."""
+        return str(self.image)
+
     @property
     def label(self) -> int:
         """0 for a normal image, 1 for an anomalous one.

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -12,7 +13,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from adtr_jax.backbones.backbone import Backbone
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.detectors import extraction
+from adtr_jax.detectors.collect import ScoredPart
 from adtr_jax.detectors.scoring import image_score
 from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.feature_cache import FeatureCache
@@ -20,8 +23,8 @@ from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.nn.shapes import module_shapes
 from adtr_jax.training.train import Batch, Params, Rest, TrainingData
 
-Images = UInt8[np.ndarray, "n s s 3"]
-Others = UInt8[np.ndarray, "m s s 3"]
+Images = UInt8[np.ndarray | LazyArray, "n s s 3"]
+Others = UInt8[np.ndarray | LazyArray, "m s s 3"]
 This = TypeVar("This", bound="Detector")
 
 
@@ -119,6 +122,11 @@ class Detector(abc.ABC):
         """
         maps, scores = self.scorer(mesh or device_mesh()).compute_all(images)
         return maps, scores
+
+    def scores_in_parts(self, images: Images, mesh: Mesh | None = None) -> Iterator[ScoredPart]:
+        """As `score` of this process's images, some at a time, and which of them they are."""
+        for part, (maps, scores) in self.scorer(mesh or device_mesh()).batches(images):
+            yield part, maps, scores
 
     @property
     def batch(self) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import AdtrSettings, Settings
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.detectors import features
 from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.sharding import on_cpu
@@ -21,7 +22,10 @@ A_TOKEN = 64  # 17 KB with c = 720 and d = 256; EfficientNet-B4 takes 290 bytes 
 
 
 def compute(
-    backbone: Backbone, images: UInt8[np.ndarray, "n s s 3"], settings: AdtrSettings, mesh: Mesh
+    backbone: Backbone,
+    images: UInt8[np.ndarray | LazyArray, "n s s 3"],
+    settings: AdtrSettings,
+    mesh: Mesh,
 ) -> Float[np.ndarray, "n h w c"]:
     """Extracts the features of this process's images (`features.extract`)."""
     return extractor(backbone, settings, mesh).compute_own(images)[0]

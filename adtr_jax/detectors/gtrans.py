@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from adtr_jax import backbones
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.config import GtransSettings
+from adtr_jax.data.lazy import PART
 from adtr_jax.detectors import extraction, features, gtrans_map
 from adtr_jax.detectors.cache_key import cache_key
 from adtr_jax.detectors.detector import Detector, Images, Others
@@ -66,12 +68,17 @@ class GtransDetector(Detector):
         own = images[hosts.share(len(images))]
 
         def fill(arrays: Arrays) -> None:
-            program.compute_own(own, arrays)
+            *f_g, pixels = arrays
+            for start in range(0, len(own), PART):
+                pixels[start : start + PART] = own[start : start + PART]
+            program.compute_own(pixels, f_g)
 
         key = functools.partial(cache_key, self.backbone, own, self.settings)
-        shapes = features.layer_shapes(self.backbone, self.settings)
-        f_g = cache.arrays(key, [(len(own), *shape) for shape in shapes], fill)
-        return Shard((own, tuple(f_g)), len(images))
+        layers = features.layer_shapes(self.backbone, self.settings)
+        shapes = [(len(own), *shape) for shape in layers]
+        dtypes = [np.float32] * len(layers) + [np.uint8]
+        *f_g, pixels = cache.arrays(key, [*shapes, own.shape], fill, dtypes)
+        return Shard((pixels, tuple(f_g)), len(images))
 
     def loss(self, params: Params, rest: Rest, batch: Batch) -> tuple[Float[Array, "b"], Rest]:
         """Eqs. 13 and 14, and BatchNorm's running rest after the batch."""

@@ -1,7 +1,7 @@
 """Functions of images, computed batch by batch on all devices of every process."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from adtr_jax.devices import hosts
+from adtr_jax.devices.read_ahead import read_ahead
 from adtr_jax.devices.sharding import AXIS, on_cpu, per_device, place, replicated, split, workers
 
 FEW = 64  # images that have no progress bar: predictions are made in such chunks
@@ -87,34 +88,47 @@ class BatchedFunction:
         They are written into the arrays `out`, if given.
         """
         n = len(jax.tree.leaves(rows)[0])
-        mesh, size = self._batch(n)
         outputs = out or []  # allocated when the first result shows their shapes
-        pending: list[tuple[slice, tuple]] = []
 
         def allocate(like: Iterable) -> None:
             if not outputs:
                 outputs.extend(np.empty((n, *array.shape[1:]), array.dtype) for array in like)
 
-        def fetch() -> None:
-            part, results = pending.pop(0)
+        for part, results in self.batches(rows):
             allocate(results)
             for output, result in zip(outputs, results, strict=True):
-                output[part] = np.asarray(result)[: part.stop - part.start]
-            progress.update(part.stop - part.start)
-
-        few = n <= FEW or None  # None: where no one looks at it
-        with tqdm(total=n, desc=self._label, unit="image", leave=False, disable=few) as progress:
-            for start in range(0, n, size):
-                part = slice(start, min(start + size, n))
-                index = np.minimum(np.arange(start, start + size), n - 1)
-                batch = jax.tree.map(lambda array, index=index: array[index], rows)
-                pending.append((part, self.program(mesh)(place(batch, mesh, split()))))
-                if len(pending) > 1:  # fetched while the devices compute the next batch
-                    fetch()
-            if pending:
-                fetch()
+                output[part] = result
         if not n:  # a share may be empty
+            mesh, size = self._batch(n)
             like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows)
             program = self.program(mesh)
             allocate(program.func.eval_shape(*program.args, like))  # type: ignore[attr-defined]
         return outputs
+
+    def batches(self, rows: Any) -> Iterator[tuple[slice, list[np.ndarray]]]:
+        """Yields the outputs for this process's rows, batch by batch, and which rows they are of.
+
+        Rows may be lazy (`data.lazy`): while the devices compute, the next batch is decoded.
+        """
+        n = len(jax.tree.leaves(rows)[0])
+        mesh, size = self._batch(n)
+        pending: list[tuple[slice, tuple]] = []
+
+        def read(start: int) -> Any:
+            index = np.minimum(np.arange(start, start + size), n - 1)
+            return jax.tree.map(lambda array: np.asarray(array[index]), rows)
+
+        def fetched() -> tuple[slice, list[np.ndarray]]:
+            part, results = pending.pop(0)
+            progress.update(part.stop - part.start)
+            return part, [np.asarray(result)[: part.stop - part.start] for result in results]
+
+        few = n <= FEW or None  # None: where no one looks at it
+        with tqdm(total=n, desc=self._label, unit="image", leave=False, disable=few) as progress:
+            for start, batch in read_ahead(read, range(0, n, size)):
+                part = slice(start, min(start + size, n))
+                pending.append((part, self.program(mesh)(place(batch, mesh, split()))))
+                if len(pending) > 1:  # fetched while the devices compute the next batch
+                    yield fetched()
+            if pending:
+                yield fetched()

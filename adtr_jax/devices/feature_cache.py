@@ -1,25 +1,27 @@
 """Cached features, in memory or, if they do not fit, in files that later runs reuse.
 
-A file is the arrays, one after the other in float32; then what they are, as JSON: the key, and the
-SHA-256 of every `BLOCK` bytes of the arrays; then the SHA-256 of this text.
+A file is the arrays, one after the other; the SHA-256 of each of their blocks (`checked_array`);
+the key, as JSON; and the SHA-256 of these digests and the key.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from adtr_jax.devices import memory
+from adtr_jax.devices.checked_array import CheckedArray, block_digests, rows_per_block
 from adtr_jax.files import temporary
+from adtr_jax.files.scratch import reserve
 
 Arrays = list[np.ndarray]  # np.memmap, if they are in a file
 Fill = Callable[[Arrays], object]
-BLOCK = 2**24  # bytes that have a digest of their own
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -40,92 +42,108 @@ class FeatureCache:
         key: Callable[[], Mapping[str, Any]],
         shapes: Sequence[tuple[int, ...]],
         fill: Fill,
-    ) -> Arrays:
-        """Returns filled float32 arrays, in memory or memory-mapped from a file.
+        dtypes: Sequence[DTypeLike] | None = None,
+    ) -> list[np.ndarray] | list[CheckedArray]:
+        """Returns filled arrays, in memory or memory-mapped from a file.
 
-        A file is named by the key, and holds it with the digests of its content: one that is
-        damaged, or of another key, is made again. It gets its name when it is complete, so that two
-        runs may make the same one.
+        A file is named by the key, and holds it with the digests of its blocks, which are checked
+        where they are read. One that is cut, of another key, or whose digests are damaged is made
+        again. It gets its name when it is complete, so that two runs may make the same one.
 
         Args:
             key: returns all that the values depend on, as JSON values.
             fill: writes the values into the given arrays.
+            dtypes: of the arrays, wider ones first; None: float32 throughout.
         """
         temporary.sweep(self.directory)
+        like = _like(shapes, dtypes)
         limit = memory.of_host() if self.limit is None else self.limit
-        if 4 * sum(int(np.prod(shape)) for shape in shapes) <= limit:
-            arrays = [np.empty(shape, np.float32) for shape in shapes]
+        if _offsets(like)[-1] <= limit:
+            arrays = [np.empty(each.shape, each.dtype) for each in like]
             fill(arrays)
             return arrays
         text = json.dumps([key(), shapes], sort_keys=True)
         file = self.directory / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.features"
-        if not _is_sound(file, text, _offsets(shapes)[-1]):
-            _write(file, text, shapes, fill)
-        return [*_mapped(file, shapes, "r")]
+        digests = _read_digests(file, like, text)
+        if digests is None:
+            _write(file, like, text, fill)
+            digests = _read_digests(file, like, text)
+            assert digests is not None
+        mapped = _mapped(file, like, "r")
+        return [
+            CheckedArray(array, part, file) for array, part in zip(mapped, digests, strict=True)
+        ]
 
 
-def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Returns the byte offsets of the arrays in the file, and the end of the last one."""
-    sizes = [4 * int(np.prod(shape)) for shape in shapes]
-    return [0, *np.cumsum(sizes).tolist()]
-
-
-def _mapped(
-    file: Path, shapes: Sequence[tuple[int, ...]], mode: Literal["r", "r+"]
-) -> list[np.memmap]:
+def _like(
+    shapes: Sequence[tuple[int, ...]], dtypes: Sequence[DTypeLike] | None
+) -> list[np.ndarray]:
+    """Returns arrays of these shapes and types that take no memory."""
+    dtypes = dtypes or [np.float32] * len(shapes)
     return [
-        np.memmap(file, np.float32, mode, offset, shape)
-        for offset, shape in zip(_offsets(shapes), shapes, strict=False)
+        np.broadcast_to(np.zeros((), dtype), shape)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
     ]
 
 
-def _write(file: Path, key: str, shapes: Sequence[tuple[int, ...]], fill: Fill) -> None:
-    """Writes the arrays, and what they are, to a temporary file, which is then renamed."""
-    size = _offsets(shapes)[-1]
+def _offsets(like: Arrays) -> list[int]:
+    """Returns the byte offsets of the arrays in the file, and the end of the last one."""
+    return [0, *np.cumsum([array.nbytes for array in like]).tolist()]
+
+
+def _blocks(like: Arrays) -> list[int]:
+    """Returns the number of each array's blocks."""
+    return [-(-len(array) // rows_per_block(array)) for array in like]
+
+
+def _mapped(file: Path, like: Arrays, mode: Literal["r", "r+"]) -> list[np.memmap]:
+    return [
+        np.memmap(file, array.dtype, mode, offset, array.shape)
+        for offset, array in zip(_offsets(like), like, strict=False)
+    ]
+
+
+def _write(file: Path, like: Arrays, key: str, fill: Fill) -> None:
+    """Writes the arrays and what tells that they are sound; the file then gets its name.
+
+    Its pages are in the file system's hands: they take memory only as long as there is some.
+    """
+    size = _offsets(like)[-1]
     with temporary.folder(file.parent, file.stem) as folder:
         part = folder / file.name
         with part.open("w+b") as opened:
-            _reserve(opened, size)
-            arrays = _mapped(part, shapes, "r+")
+            reserve(opened, size + _tail(like, key))
+            arrays = _mapped(part, like, "r+")
             fill([*arrays])
             for array in arrays:
                 array.flush()
-            text = json.dumps({"key": key, "blocks": [*_digests(opened, size)]}).encode()
+            told = b"".join(block_digests(array).tobytes() for array in arrays) + key.encode()
             opened.seek(size)
-            opened.write(text + hashlib.sha256(text).digest())
+            opened.write(told + hashlib.sha256(told).digest())
             opened.flush()
             os.fsync(opened.fileno())
         part.replace(file)
 
 
-def _reserve(opened: BinaryIO, size: int) -> None:
-    """Reserves the disk space: a disk that fills up later would kill the process at a write."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(opened.fileno(), 0, size)
-    else:
-        opened.truncate(size)
+def _tail(like: Arrays, key: str) -> int:
+    """Returns how many bytes follow the arrays in the file."""
+    return _DIGEST * (sum(_blocks(like)) + 1) + len(key.encode())
 
 
-def _digests(opened: BinaryIO, size: int) -> Iterator[str]:
-    """Yields the SHA-256 of every block of the file's first `size` bytes."""
-    opened.seek(0)
-    for start in range(0, size, BLOCK):
-        yield hashlib.sha256(opened.read(min(BLOCK, size - start))).hexdigest()
-
-
-def _is_sound(file: Path, key: str, size: int) -> bool:
-    """Returns whether the file exists, is that of the key, and is undamaged."""
+def _read_digests(file: Path, like: Arrays, key: str) -> list[np.ndarray] | None:
+    """Returns the digests of each array's blocks; None: the file is not there, or is another."""
+    size, blocks = _offsets(like)[-1], _blocks(like)
+    if not file.is_file() or file.stat().st_size != size + _tail(like, key):
+        return None
     try:
         with file.open("rb") as opened:
-            what = _what(opened, size)
-            return what.get("key") == key and what.get("blocks") == [*_digests(opened, size)]
-    except OSError:  # it is not there, or an unreadable block of the disk
-        return False
-
-
-def _what(opened: BinaryIO, size: int) -> dict[str, Any]:
-    """Returns what is written behind the arrays; {} if it is not whole."""
-    opened.seek(size)
-    tail = opened.read()
-    text, digest = tail[:-_DIGEST], tail[-_DIGEST:]
-    return json.loads(text) if hashlib.sha256(text).digest() == digest else {}
+            opened.seek(size)
+            tail = opened.read()
+    except OSError:  # an unreadable block of the disk
+        return None
+    told, own = tail[:-_DIGEST], tail[-_DIGEST:]
+    digests = told[: _DIGEST * sum(blocks)]
+    if hashlib.sha256(told).digest() != own or told[len(digests) :] != key.encode():
+        return None
+    table = np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST)
+    return np.split(table, np.cumsum(blocks)[:-1])

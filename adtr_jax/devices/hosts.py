@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt8
 
 from adtr_jax.devices import jax_abort
 from adtr_jax.errors import InputError, Stopped
@@ -244,9 +244,31 @@ def _bytes(rows: Shaped[np.ndarray, "n ..."]) -> UInt8[np.ndarray, "n _"]:
     return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
 
 
+def concatenate(part: Shaped[np.ndarray, "_ ..."]) -> Shaped[np.ndarray, "n ..."]:
+    """Returns the rows of all processes, of which each may have any number."""
+    if not several():
+        return part
+    counts = of_each(len(part))
+    padded = np.zeros((counts.max(), *part.shape[1:]), part.dtype)
+    padded[: len(part)] = part
+    whole = gather(padded, len(padded) * len(counts))
+    blocks = whole.reshape(len(counts), len(padded), *part.shape[1:])
+    return np.concatenate([rows[:count] for rows, count in zip(blocks, counts, strict=True)])
+
+
+def total(values: Any) -> Any:
+    """Returns the sum of the processes' integers, or of their arrays of integers."""
+    return values if not several() else of_each(values).sum(axis=0)
+
+
+def of_each(value: Any) -> Int[np.ndarray, "processes ..."]:
+    """Returns every process's integer, or array of integers of one shape."""
+    return gather(np.asarray(value)[None], jax.process_count())
+
+
 def smallest(value: int) -> int:
     """Returns the minimum of the processes' values."""
-    return int(gather(np.array([value]), jax.process_count()).min())
+    return int(of_each(value).min())
 
 
 def largest(value: int) -> int:

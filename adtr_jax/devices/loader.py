@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32
 
 from adtr_jax.devices import hosts, memory
+from adtr_jax.devices.checked_array import CheckedArray
 from adtr_jax.devices.sharding import AXIS, place_parts
 
 Order = Int32[np.ndarray, "steps b"]
@@ -64,7 +65,7 @@ class Loader:
         example = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf in leaves)
         if limit is None:
             limit = memory.of_device(mesh)
-            if any(isinstance(leaf, np.memmap) for leaf in leaves):  # read via main memory
+            if any(isinstance(leaf, CheckedArray) for leaf in leaves):  # read via main memory
                 limit = min(limit, memory.of_host())
         limit = hosts.smallest(limit)
         self._fits = limit * mesh.size // jax.process_count() // max(example, 1)
@@ -115,7 +116,7 @@ class Loader:
 
         def take(array: np.ndarray) -> np.ndarray:
             if len(own) == len(array) == block:
-                return array
+                return np.asarray(array)
             taken = np.zeros((block, *array.shape[1:]), array.dtype)
             # Without the intermediate copy that indexing would make.
             np.take(array, own, axis=0, out=taken[: len(own)], mode="clip")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -78,26 +78,22 @@ def save_bars(
     _save(figure, path)
 
 
-def sample_differences(
-    differences: Float[np.ndarray, "n h w c"],
-    anomalous: Bool[np.ndarray, "n h w"],
-    seed: int,
-) -> tuple[Float[np.ndarray, "m c"], Bool[np.ndarray, "m"]]:
-    """Samples difference vectors d(:, u) for Fig. 5, equally many normal and anomalous ones.
+def sample_positions(
+    anomalous: Bool[np.ndarray, "n h w"], seed: int
+) -> tuple[Int[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
+    """Samples positions u for Fig. 5, equally many normal and anomalous ones.
 
     Args:
-        differences: d = f - f_hat of the test images (Eq. 2).
-        anomalous: the ground truth at every position.
+        anomalous: the ground truth at every position of the test images.
         seed: of the sampling, which is without replacement.
 
     Returns:
-        The vectors, normal ones first, 300 of each kind or as many as the rarer kind has; and
-        whether each is anomalous.
+        The positions' indices in the flat array, normal ones first, 300 of each kind or as many as
+        the rarer kind has; and whether each is anomalous.
 
     Raises:
         InputError: only normal positions, or only anomalous ones.
     """
-    vectors = differences.reshape(-1, differences.shape[-1])
     kinds = [np.flatnonzero(anomalous.ravel() == label) for label in (False, True)]
     half = min(SAMPLES // 2, *(len(kind) for kind in kinds))
     if half == 0:
@@ -107,7 +103,7 @@ def sample_differences(
         )
     rng = np.random.default_rng(seed)
     chosen = np.concatenate([rng.choice(kind, half, replace=False) for kind in kinds])
-    return vectors[chosen], np.repeat([False, True], half)
+    return chosen, np.repeat([False, True], half)
 
 
 def save_tsne(

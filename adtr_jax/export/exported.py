@@ -1,5 +1,6 @@
 """An exported detector, which scores images without the library it was trained with."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from adtr_jax.config import Settings
+from adtr_jax.data.lazy import LazyArray
+from adtr_jax.detectors.collect import ScoredPart
 from adtr_jax.detectors.header import Header
 from adtr_jax.errors import InputError
 from adtr_jax.export import format_of, metadata
@@ -34,12 +37,21 @@ class ExportedDetector:
         return BATCH
 
     def score(
-        self, images: UInt8[np.ndarray, "n s s 3"]
+        self, images: UInt8[np.ndarray | LazyArray, "n s s 3"]
     ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"]]:
         """Computes the score maps and image scores of RGB images; larger is more anomalous."""
-        parts = [self.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        maps, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        _, *parts = zip(*self.scores_in_parts(images), strict=True)
+        maps, scores = map(np.concatenate, parts)
         return maps, scores
+
+    def scores_in_parts(
+        self, images: UInt8[np.ndarray | LazyArray, "n s s 3"]
+    ) -> Iterator[ScoredPart]:
+        """As `score`, some images at a time, and which of them they are."""
+        for start in range(0, len(images), BATCH):
+            part = slice(start, min(start + BATCH, len(images)))
+            maps, scores = self.run(np.asarray(images[part]))
+            yield part, maps, scores
 
 
 class Contents(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which images of many the report shows, and the threshold that it starts at."""
+"""Which images of many are drawn, which the report shows, and the threshold that it starts at."""
 
 from collections.abc import Sequence
 
@@ -50,3 +50,17 @@ def choose(
     ends = np.concatenate([order[:third], order[len(order) - third :]])
     rest = nearest[~np.isin(nearest, ends)][: limit - len(ends)]
     return np.sort(np.concatenate([ends, rest]))
+
+
+def choose_judged(
+    scores: Float64[np.ndarray, " n"], labels: Sequence[int], threshold: float, limit: int
+) -> Int[np.ndarray, " m"]:
+    """At most `limit` images: those judged worst, those judged best, and those in between.
+
+    A third each, by the distance of the score from the threshold, to the wrong or the right side.
+
+    Returns:
+        Their indices, ascending.
+    """
+    margin = np.where(np.asarray(labels) == 1, scores - threshold, threshold - scores)
+    return choose(margin, 0.0, limit)
