@@ -19,7 +19,7 @@ def read(name: str, data: Path | None, settings: AdtrSettings) -> Task[AdtrSetti
     Args:
         name: `mono` or `poly`, the solar cells; a class of CIFAR-10; else a folder in `data`.
         data: CIFAR-10, or a folder in MVTec-AD's layout; None: prepared by TFDS.
-        settings: for images of some size. CIFAR-10's are 32 px, and get the tokens of its
+        settings: for images of some size. CIFAR-10's get the size, tokens and layers of its
             experiment.
 
     Raises:
@@ -29,7 +29,10 @@ def read(name: str, data: Path | None, settings: AdtrSettings) -> Task[AdtrSetti
         own = cifar10.SETTINGS["adtr"]["fast"]
         assert isinstance(own, AdtrSettings)
         settings = dataclasses.replace(
-            settings, image_size=own.image_size, token_stride=own.token_stride
+            settings,
+            layers=own.layers,
+            image_size=own.image_size,
+            token_stride=own.token_stride,
         )
         return Task.read(cifar.read_category(name, data, settings.seed), settings)
     if name in solar_cells.CATEGORIES:
