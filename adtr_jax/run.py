@@ -85,8 +85,8 @@ class Task(Generic[S]):
         """The masks; raises InputError if there are none, or none that marks a pixel."""
         if self.masks is None:
             raise InputError(
-                f"{self.category.name}: there are no masks that mark pixels, which --tsne needs to "
-                "know where the images are anomalous; add them, or leave it out"
+                f"{self.category.name}: there are no masks, which --tsne needs to know where the "
+                "images are anomalous; add them, or leave it out"
             )
         return self.masks
 
