@@ -10,7 +10,7 @@ from stripes import call, save, write_category
 
 from adtr_jax.config import ADTR_PRESETS
 from adtr_jax.data import cifar
-from benchmarks import memory_bank, peers, real, time_to_auroc
+from benchmarks import many_images, memory_bank, peers, real, time_to_auroc
 from benchmarks.time_to_auroc import TimeToAuroc
 
 
@@ -138,3 +138,14 @@ def test_without_anomalib_there_is_one_line():
     assert said.stderr.startswith(
         "error: anomalib is not installed: make an environment of its own"
     )
+
+
+def test_what_many_images_take_is_measured_from_outside():
+    said = call("--quick", module="benchmarks.many_images")
+    assert said.returncode == 0, said.stderr
+    cells = said.stdout.splitlines()[-1].strip("| ").split(" | ")
+    row = dict(zip(many_images.HEADER, cells, strict=True))
+    assert row["images"] == "8"
+    own, resident = (float(row[name].split()[0]) for name in ("peak memory", "with file pages"))
+    assert 0.1 < own < resident < 4
+    assert float(row["processor time"].removesuffix(" s")) > 1
