@@ -74,7 +74,7 @@ def test_cifar10_has_the_tokens_of_its_experiment(tmp_path):
             for i in range(2):
                 save(tmp_path / part / name / f"{i}.png", np.full((32, 32, 3), 60 * i, np.uint8))
     task = real.read("cat", tmp_path, ADTR_PRESETS["fast"])
-    assert task.images.shape == (2, 32, 32, 3)
+    assert task.images.shape == (2, 128, 128, 3)
     assert task.settings.tokens_per_side == 8
     assert sorted(sample.label for sample in task.category.test) == [0, 0, 1, 1]
 

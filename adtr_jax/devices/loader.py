@@ -114,7 +114,7 @@ class Loader:
         """Returns examples of this process, padded to its devices' block for `room`."""
         block = self._block(room)
 
-        def take(array: np.ndarray) -> np.ndarray:
+        def take(array: np.ndarray | CheckedArray) -> np.ndarray:
             if len(own) == len(array) == block:
                 return np.asarray(array)
             taken = np.zeros((block, *array.shape[1:]), array.dtype)
