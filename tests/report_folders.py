@@ -79,7 +79,7 @@ def write_evaluation(
     images = np.zeros((count, 64, 64, 3), np.uint8)
     findings = Findings(images, maps, None, rows, Scale.of(maps))
     shown = evaluated.Shown.of(rows, decision.threshold, None).listed
-    evaluated.keep(directory, samples, findings, 1.0, shown, card=card, decision=decision)
+    evaluated.keep(directory, samples, findings, SETTINGS, shown, card=card, decision=decision)
     return rows
 
 

@@ -76,8 +76,9 @@ def test_a_missing_option():
     result = call("--epochs=3")
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: Missing from {MVTEC}: --category STR A category's name, or `all`: any folder in "
-        f"DIR that holds train/good. (required); {MVTEC} --help lists the options\n"
+        f"error: Missing from {MVTEC}: --category STR A category's name, several with commas "
+        "between, or `all`: any folder in DIR that holds train/good. (required); "
+        f"{MVTEC} --help lists the options\n"
     )
 
 

@@ -55,7 +55,9 @@ def test_a_command_that_begins_ends_at_once(words, line):
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGINT)
         status, err = ended(process)
-        assert (status, err) == (130, line) or (status == 2 and err.startswith("error: ")), err
+        # A Python that is about to end has given up its handlers: to a shell this is 130, too.
+        by_itself = status in (2, -signal.SIGINT) and err.startswith("error: ")
+        assert (status, err) == (130, line) or by_itself, err
         interrupted += status == 130
     assert interrupted
 

@@ -1,6 +1,7 @@
 """Training data on the devices, wholly or a part of an epoch at a time."""
 
 import json
+import os
 import subprocess
 
 import numpy as np
@@ -76,6 +77,7 @@ def test_training_in_parts_ends_with_the_same_parameters(tmp_path):
         assert [a[key] for key in keys] == pytest.approx([b[key] for key in keys], rel=1e-6)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc: the peak memory")
 def test_training_in_parts_does_not_run_ahead_of_the_devices(tmp_path):
     """Of 400 MiB in parts of 16, four parts are there at a time; and what the compiler takes."""
     words = script("memory_run.py", str(tmp_path), "6400", str(2**25))

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image
-from scipy import ndimage
 
 from adtr_jax.data.decode import convert
 from adtr_jax.data.image_file import OpenedImage, open_image
@@ -57,6 +56,8 @@ def _is_lossy(opened: OpenedImage) -> bool:
 
 def _limit(values: Shaped[np.ndarray, "h w"], *, lossy: bool) -> float:
     """The value above which a pixel is marked."""
+    from scipy import ndimage  # as in `masks`
+
     top = float(values.max())
     if lossy:
         return top / 2

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
-from scipy import ndimage
 
 from adtr_jax.config import MaskFilter
 from adtr_jax.data.image_file import upright_size
@@ -152,6 +151,8 @@ def shrunk(
     found = marked[rows[kept, None], columns[kept]]
     if max(marked.shape) <= whole == size:
         return Shrunk(found, 0, 0)  # every pixel is taken
+    from scipy import ndimage  # takes a quarter of a second, and prediction needs no masks
+
     regions, count = ndimage.label(marked, _TOUCHING)
     spans = [_spans(length, whole)[kept] for length in marked.shape]
     (top, bottom), (left, right) = ((span[0, 0], span[-1, 1]) for span in spans)

@@ -39,12 +39,15 @@ def quantise(path: Path, pixels: UInt8[np.ndarray, "n s s 3"], out: Path) -> Non
     with _quiet():
         # Weights that the graph transposes or adds up first become constants.
         quant_pre_process(path, folded, skip_symbolic_shape=True)
+        model = onnx.load(folded)
+        del model.metadata_props[:]  # they hold the export's digest
+        onnx.save(model, folded)
         quantization.quantize_static(
             folded,
             out,
             _reader(pixels),
             op_types_to_quantize=_OPERATIONS,
-            nodes_to_exclude=_delicate(onnx.load(folded)),
+            nodes_to_exclude=_delicate(model),
             per_channel=True,
             reduce_range=True,  # 7 bits: no sum overflows on CPUs without VNNI, which saturate
             activation_type=quantization.QuantType.QUInt8,

@@ -116,7 +116,8 @@ class Checkpoints:
             if damage is None:
                 return epoch
             print(
-                f"warning: {folder} is damaged ({damage}): the run goes on from the one before",
+                f"warning: {folder} is damaged ({damage}): the run goes on from the checkpoint "
+                "before",
                 file=sys.stderr,
             )
         return 0
