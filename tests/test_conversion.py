@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import stat
 
 import numpy as np
@@ -166,6 +167,13 @@ def test_a_bit_that_flips_in_converted_weights_is_found(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=f"{path} (is damaged|has a damaged header)"):
             backbones.load("efficientnet-lite0", tmp_path)
+    digest = re.search(rb"file_sha256\W+([0-9a-f]{64})", content)
+    assert digest is not None
+    emptied = content.replace(digest[1], b"", 1)
+    shorter = (int.from_bytes(content[:8], "little") - 64).to_bytes(8, "little")
+    path.write_bytes(shorter + emptied[8:])
+    with pytest.raises(InputError, match=f"{path} is damaged"):
+        backbones.load("efficientnet-lite0", tmp_path)
     path.write_bytes(content)
     backbones.load("efficientnet-lite0", tmp_path)
 

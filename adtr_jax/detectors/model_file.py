@@ -156,7 +156,7 @@ def _held(detector: Detector, header: Header, path: Path) -> nnx.State:
     shape = jax.ShapeDtypeStruct((header.calibrated,), np.float32)
     arrays = dict.fromkeys(("scores", "peaks") if header.calibrated else (), shape)
     like = _state(detector, header.complete, arrays)
-    held = state_file.load(path, like, _RETRAIN, sha256=header.file_sha256)
+    held = state_file.load(path, like, _RETRAIN, sha256=header.file_sha256 or None)
     if _digest(held) != header.sha256:
         raise InputError(f"{path} is damaged: it does not hold what was written; {_RETRAIN}")
     return held

@@ -28,19 +28,19 @@ def save(path: Path, state: nnx.State, header: Mapping[str, str]) -> None:
     write_atomically(path, digest.sealed(safetensors.numpy.save(tensors, metadata=dict(header))))
 
 
-def load(path: Path, like: nnx.State, remedy: str, *, sha256: str = "") -> nnx.State:
+def load(path: Path, like: nnx.State, remedy: str, *, sha256: str | None = None) -> nnx.State:
     """Loads the state from a file.
 
     Args:
         like: a state of the same structure and shapes; its values may be abstract.
         remedy: what to do about a bad file; ends the error messages.
-        sha256: the digest in the file's header; "": it has none.
+        sha256: the digest in the file's header; None: it is of a format without.
 
     Raises:
         InputError: the file is missing, unreadable or corrupt, or a tensor is missing, unexpected,
             or of the wrong shape or type; names the file, the tensor and the remedy.
     """
-    if sha256 and not digest.is_intact(_content(path, remedy), sha256):
+    if sha256 is not None and not digest.is_intact(_content(path, remedy), sha256):
         raise InputError(f"{path} is damaged: it does not hold what was written; {remedy}")
     leaves = nnx.to_flat_state(like)
     tensors = _read(path, {name(keys): leaf.get_value().shape for keys, leaf in leaves}, remedy)
