@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.fuzz.reader import Reader
 from benchmarks.fuzz.readers import READERS
 from benchmarks.fuzz.worker import ONE_LINE, RIGHT, UNCHECKED, WRONG, Limits, Worker
 
-OUTSIDE = Path("/tmp/adtr_jax_fuzz_outside")
+OUTSIDE = Path(tempfile.gettempdir(), "adtr_jax_fuzz_outside")
 CASES = {"model": 40, "training": 40, "cifar": 60, "idx": 60, "zip": 60}  # of the others 100
 
 

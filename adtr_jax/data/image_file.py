@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image, ImageFile
 from PIL.ExifTags import Base as ExifTag
 
+from adtr_jax.data.budget import Budget
 from adtr_jax.data.samples import File
 from adtr_jax.errors import InputError
 
@@ -54,27 +55,6 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 with suppress(AttributeError, OSError):  # where libtiff is linked into Pillow it cannot be reached
     for _handler in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         getattr(ctypes.CDLL(Image.core.__file__), _handler)(None)
-
-
-class Budget:
-    """Bytes that threads share. One that asks for more than all of them waits until it is alone."""
-
-    def __init__(self, total: int):
-        self.total, self.held = total, 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def of(self, size: int) -> Iterator[None]:
-        """Holds so many bytes, as soon as they are free."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self.held or self.held + size <= self.total)
-            self.held += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self.held -= size
-                self._changed.notify_all()
 
 
 _budget = Budget(MEMORY)
