@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -291,6 +292,11 @@ def test_bad_exports_are_one_line(fitted, tmp_path):
             damaged[place] ^= 4
             bad.write_bytes(damaged)
             assert f"{bad} is damaged" in error(lambda bad=bad: load(bad))
+    bad = tmp_path / "emptied.onnx"
+    data = (folder / "m.onnx").read_bytes()
+    written = re.search(rb'"file_sha256": "[0-9a-f]{64}"', data)[0]
+    bad.write_bytes(data.replace(written, b'"file_sha256": ""'.ljust(len(written))))
+    assert f"{bad} is damaged" in error(lambda: load(bad))
     other = onnx.load(folder / "m.onnx")
     entries = {entry.key: entry for entry in other.metadata_props}
     entries["calibration"].value = '{"scores": [1, 2], "peaks": [1]}'

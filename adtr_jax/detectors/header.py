@@ -65,8 +65,6 @@ class Header:
             raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
         if fields["format"] == 1:
             fields["file_sha256"] = ""
-        elif not fields["file_sha256"]:
-            raise ValueError("the digest of the file is missing")
         kind = SETTINGS[fields.pop("method")]
         fields |= {"settings": _of_json(kind, fields["settings"])}
         return _checked(cls, fields)

@@ -92,7 +92,12 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: the file is not there, is damaged, is no model, or of a newer version.
     """
-    return header_in(state_file.read_metadata(path, _RETRAIN), path, _RETRAIN)
+    header = header_in(state_file.read_metadata(path, _RETRAIN), path, _RETRAIN)
+    if header.format > 1 and not header.file_sha256:
+        raise InputError(
+            f"{path} has a damaged header (the digest of the file is missing); {_RETRAIN}"
+        )
+    return header
 
 
 def load(path: Path, weights: Path | None = None) -> Contents:

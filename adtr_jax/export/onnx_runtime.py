@@ -50,8 +50,8 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
 def _require_intact(path: Path) -> None:
     """Raises InputError if the file holds its digest, in the header among the metadata, in vain."""
     content = path.read_bytes()
-    found = re.search(rb'"file_sha256": "([0-9a-f]{64})"', content)
-    if found and not digest.is_intact(content, found[1].decode()):
+    found = re.search(rb'"file_sha256": "([^"]*)"', content)
+    if found and not digest.is_intact(content, found[1].decode("ascii", "replace")):
         raise InputError(
             f"{path} is damaged: it does not hold what was written; export the model again with "
             "adtr-jax export"
