@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from adtr_jax.errors import InputError, unknown
+from adtr_jax.errors import InputError, one_line, unknown
 from adtr_jax.interrupt import STATUS
 
 T = TypeVar("T")
@@ -129,23 +129,23 @@ def guarded(action: Callable[[], int], interrupted: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (OSError, MemoryError) as error:  # a full disc, a folder that is not writable
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print(str(stopped) or interrupted, file=sys.stderr)
         return STATUS
 
 
-def _one_line(error: OSError | MemoryError) -> str:
+def _said(error: OSError | MemoryError) -> str:
     """What an exception of Python's says, which may be nothing."""
     if isinstance(error, MemoryError):
-        said = " ".join(str(error).split())
+        said = f" ({one_line(error)})" if str(error) else ""
         return (
-            f"there is not enough memory{said and f' ({said})'}: take fewer or smaller images, or "
+            f"there is not enough memory{said}: take fewer or smaller images, or "
             "lower --batch_size or --image_size"
         )
     file = error.filename if error.filename2 is None else error.filename2
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = one_line(error)
     if error.strerror and isinstance(file, str | bytes):
         said = f"{os.fsdecode(file)}: {error.strerror}"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

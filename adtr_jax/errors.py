@@ -18,6 +18,11 @@ class Stopped(KeyboardInterrupt):
     """The run was interrupted and saved; the same command goes on with it."""
 
 
+def one_line(error: object) -> str:
+    """What an exception says, in one line; the name of its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def unknown(what: str, word: str, known: Iterable[str], listed: str = "") -> InputError:
     """The error about a word that is none of the known ones: the nearest one or two, and all.
 

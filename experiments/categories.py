@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.config import Method, Plus, Settings, at_most
-from adtr_jax.errors import InputError, unknown
+from adtr_jax.errors import InputError, one_line, unknown
 from experiments import good_only
 from experiments.options import Options
 
@@ -147,8 +147,9 @@ def ensure_weights(backbone: str, folder: Path) -> None:
 
 def failure(error: Exception) -> str:
     """Returns the reason of a failure in one line."""
-    said = " ".join(str(error).split())
-    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}".rstrip(": ")
+    said = one_line(error)
+    kind = type(error).__name__
+    return said if isinstance(error, InputError) or said == kind else f"{kind}: {said}"
 
 
 def _read(

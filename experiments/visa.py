@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from experiments.published import DataSet, command
 
 SPLIT = Path("split_csv/1cls.csv")
@@ -38,7 +38,7 @@ def names(category: Path) -> Mapping[str, str]:
                             raise ValueError(f"{path} leads out of it")
                         found[inside.as_posix()] = f"{folder}/{inside.name}"
     except (OSError, UnicodeDecodeError, csv.Error, LookupError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"cannot read the split {table} ({reason})") from error
     return found
 

@@ -18,7 +18,7 @@ from adtr_jax.data.image_set import SPLITS, ImageSet, Split
 from adtr_jax.data.layout import Listing
 from adtr_jax.data.samples import File
 from adtr_jax.data.walk import walk
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 
 MAX_IMAGE_BYTES = 2**28
 
@@ -75,7 +75,7 @@ class Archive:
             raise self._damaged(f"{self._path}/{name}", error) from error
 
     def _damaged(self, what: str, error: Exception) -> InputError:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         return InputError(f"cannot read {what} ({reason}): get or pack the zip file again")
 
     def __str__(self) -> str:

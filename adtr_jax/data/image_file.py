@@ -23,7 +23,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from adtr_jax.data.budget import Budget
 from adtr_jax.data.samples import File
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 
 MEGAPIXELS = 150.0  # of one image; the largest industrial and medium-format cameras have as many
 LIMIT = "ADTR_JAX_MEGAPIXELS"  # the environment variable that sets another limit
@@ -292,7 +292,7 @@ def _naming(file: File) -> Iterator[None]:
             f"{file} is not a png, jpg, bmp, tif or webp image: replace or remove it"
         ) from error
     except Exception as error:  # on corrupt bytes Pillow's decoders raise almost any type
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{file} is corrupt ({reason}): replace it or remove it") from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from adtr_jax.data import mvtec_ad_archive
 from adtr_jax.data.samples import Category
-from adtr_jax.errors import InputError, unknown
+from adtr_jax.errors import InputError, one_line, unknown
 from adtr_jax.files.download import downloaded
 
 if TYPE_CHECKING:
@@ -92,4 +92,4 @@ def _brief(error: BaseException) -> str:
     """Return the innermost cause's message in one line, because requests nests several."""
     while error.__context__ is not None:
         error = error.__context__
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

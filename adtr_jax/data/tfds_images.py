@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from adtr_jax.data.image_set import SPLITS, ImageSet, Split, by_class
 from adtr_jax.data.samples import File
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -66,7 +66,7 @@ def _prepare(builder: "tfds.core.DatasetBuilder", name: Name) -> None:
     try:
         prepare(builder)
     except (ChecksumError, *DOWNLOAD_ERRORS, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(
             f"TFDS cannot download and prepare {name} ({reason[:200]}): try again, or "
             f"{_INSTEAD[name]}"

@@ -11,7 +11,7 @@ from typing import Any
 from typeguard import TypeCheckError, check_type
 
 from adtr_jax.config import SETTINGS, Settings
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.files.digest import BLANK
 from adtr_jax.version import __version__
 
@@ -92,7 +92,7 @@ def header_in(metadata: Mapping[str, str], path: Path, remedy: str) -> Header:
     except InputError as error:
         raise InputError(f"{path} {error}") from None
     except (ValueError, TypeError, LookupError, AttributeError, TypeCheckError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(f"{path} has a damaged header ({reason}); {remedy}") from None
 
 

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Int, Shaped, UInt8
 
 from adtr_jax.devices import jax_abort
-from adtr_jax.errors import InputError, Stopped
+from adtr_jax.errors import InputError, Stopped, one_line
 
 T = TypeVar("T")
 
@@ -84,8 +84,8 @@ def join(where: str) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"--hosts={where}: the processes did not find each other ({_brief(error)}); say where "
-            "they are with --hosts=ADDRESS:PORT,INDEX/COUNT"
+            f"--hosts={where}: the processes did not find each other ({one_line(error)[:200]}); "
+            "say where they are with --hosts=ADDRESS:PORT,INDEX/COUNT"
         ) from error
     met.set()
     if not found and _alone_on_its_machine():
@@ -124,8 +124,8 @@ def _give_up(reason: str, where: str) -> NoReturn:
     error: Exception = RuntimeError(f"coordination service: {reason}")
     if where:
         error = InputError(
-            f"--hosts={where}: the other processes did not come ({_brief(reason)}); start all of "
-            f"them within {START} seconds of each other"
+            f"--hosts={where}: the other processes did not come ({one_line(reason)[:200]}); start "
+            f"all of them within {START} seconds of each other"
         )
     os._exit(_say(error))
 
@@ -171,7 +171,7 @@ def _alone(error: BaseException | None) -> bool:
 
 def _say(error: BaseException) -> int:
     """Prints why this process ends alone; returns its exit status."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -180,18 +180,13 @@ def _say(error: BaseException) -> int:
         return 2
     if isinstance(error, RuntimeError | ValueError) and re.search(_LOST, text, re.IGNORECASE):
         print(
-            f"error: another process has ended, or the network to it is gone ({_brief(text)}); "
+            f"error: another process has ended, or the network to it is gone ({text[:200]}); "
             "start the same command on all machines again, and the run goes on",
             file=sys.stderr,
         )
     else:
         traceback.print_exception(error)
     return 1
-
-
-def _brief(reason: object) -> str:
-    """The beginning of what JAX says, in one line."""
-    return " ".join(str(reason).split())[:200]
 
 
 def lost(error: Exception) -> bool:

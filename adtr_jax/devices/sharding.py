@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 
 AXIS = "data"
 MOST_CORES = 16  # that become devices: each has a copy of the networks
@@ -39,10 +39,9 @@ def require_devices() -> None:
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # without CUDA, the latter says nothing
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"JAX cannot use JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
-            f"{reason and f' ({reason})'}: install JAX for it, as by pip install 'jax[cuda13]', or "
+            f" ({one_line(error)[:200]}): install JAX for it, as by pip install 'jax[cuda13]', or "
             "unset the variable"
         ) from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.files import digest
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -37,7 +37,7 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # its exceptions have no type of their own in common
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(f"{path} cannot be read by onnxruntime: {reason}") from None
 
     def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.files import digest
 from adtr_jax.nn import cpu
 
@@ -57,7 +57,7 @@ def write(
                 output_names=["score_map", "score"],
             )
         except (NotImplementedError, TypeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise InputError(f"jax2onnx cannot write this model: {reason}") from error
     for node in model.graph.node:
         if node.op_type == "Einsum" and node.attribute[0].s in _PRODUCTS:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax import export
 
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.export.metadata import REMEDY
 from adtr_jax.export.onnx_runtime import Run
 from adtr_jax.files import digest
@@ -68,7 +68,7 @@ def open_file(path: Path) -> tuple[dict[str, str], Run]:
     except ImportError:
         raise _flatbuffers() from None
     except (zipfile.BadZipFile, ValueError, LookupError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(f"{path} is not a readable StableHLO export ({reason})") from None
 
     def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import Decision
 from adtr_jax.config import Settings
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.files.atomic import write_atomically
 from adtr_jax.files.results_folder import CARD
 from adtr_jax.version import __version__
@@ -84,5 +84,5 @@ class ModelCard:
         try:
             return cls(**json.loads(file.read_bytes()))
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{file} is damaged ({reason}): make the results again") from None

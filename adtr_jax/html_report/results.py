@@ -11,7 +11,7 @@ from typing import Any
 
 from adtr_jax.calibration.regions import Region
 from adtr_jax.data.samples import GOOD
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.evaluation.preview import layers
 from adtr_jax.evaluation.report import ScoreRow
 from adtr_jax.evaluation.results import picture_name, read_records
@@ -160,7 +160,7 @@ def _evaluation(folder: Path) -> FolderResults:
         ]
         metrics = json.loads((folder / METRICS).read_text())
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"{folder} holds damaged results ({reason}): evaluate again") from None
     times = {stage: f"{value:.1f} s" for stage, value in read_timings(folder).items()}
     card = ModelCard.read(folder)

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from adtr_jax.devices import hosts
-from adtr_jax.errors import InputError
+from adtr_jax.errors import InputError, one_line
 from adtr_jax.files import digest, temporary
 
 KEEP = 3  # the last few, in case the newest is damaged
@@ -152,11 +152,11 @@ def _unicode(folder: Path) -> Iterator[Path]:
 
 def _reason(error: Exception) -> str:
     """One line; TensorStore's own is of the length of a page."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         if os.strerror(number) in text:
             return os.strerror(number)
-    return text[:200] or type(error).__name__
+    return text[:200]
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
