@@ -10,6 +10,7 @@ import pytest
 from adtr_jax import backbones, detectors
 from adtr_jax.config import AdtrSettings, Plus
 from adtr_jax.data.anomalies import Anomalies, Labelled, Synthetic
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.synthetic import KINDS, synthesise
 from adtr_jax.detectors import features
 from adtr_jax.detectors.adtr_plus import SOMEWHERE, AdtrPlusDetector
@@ -95,6 +96,27 @@ def test_a_share_of_the_synthetic_anomalies_is_that_part_of_all(kind, monkeypatc
             ]
             assert np.array_equal(found[0], pixels[part])
             assert np.array_equal(found[1], masks[part])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_normal_images_are_decoded_one_by_one(kind, monkeypatch):
+    """There may be more of them than fit into memory; few are decoded once."""
+    normal, decoded = images(9), []
+
+    def read(items):
+        decoded.append(len(items))
+        return normal[list(items)]
+
+    lazy = LazyArray(range(9), read, normal.shape[1:], normal.dtype, "image")
+    anomalies, part = Synthetic(kind, variants=2, seed=7), slice(0, 18)
+    ((expected, expected_masks),) = anomalies.chunks(normal, part)
+    ((pixels, masks),) = anomalies.chunks(lazy, part)
+    assert np.array_equal(pixels, expected) and np.array_equal(masks, expected_masks)
+    assert decoded == [9]
+    monkeypatch.setattr("adtr_jax.data.anomalies.PIXELS", 8 * SIDE**2)
+    chunks = list(anomalies.chunks(lazy, part))
+    assert np.array_equal(np.concatenate([pixels for pixels, _ in chunks]), expected)
+    assert set(decoded[1:]) == {1} and len(decoded) > 18
 
 
 def test_a_share_of_the_users_anomalies_is_that_part_of_all(masks):

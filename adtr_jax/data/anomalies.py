@@ -17,10 +17,10 @@ from adtr_jax.data.images import load_images
 from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.masks import load_masks
 from adtr_jax.data.samples import Category, Sample
-from adtr_jax.data.synthetic import KINDS, Kind, synthesise_last
+from adtr_jax.data.synthetic import KINDS, Kind, synthesise_one
 from adtr_jax.errors import unknown
 
-PIXELS = 2**24  # of a chunk of synthetic images: no more of them are in memory
+PIXELS = 2**24  # of normal images, and of a chunk of synthetic ones, that are in memory at once
 Chunk = tuple[UInt8[np.ndarray, "_ s s 3"], Bool[np.ndarray, "_ s s"] | None]
 
 
@@ -73,17 +73,18 @@ class Synthetic:
         self, normal: UInt8[np.ndarray | LazyArray, "n s s 3"], part: slice
     ) -> Iterator[Chunk]:
         """Yields one variant of all images after the other; draws nothing but this part."""
-        images = np.asarray(normal)  # a piece may be cut from any of those before
 
         def draw(number: int) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
-            variant, i = divmod(number, len(images))
-            return synthesise_last(self.kind, images[: i + 1], self.seed * self.variants + variant)
+            variant, i = divmod(number, len(normal))
+            return synthesise_one(self.kind, normal, i, self.seed * self.variants + variant)
 
-        at_once = max(1, PIXELS // images.shape[1] ** 2)
+        at_once = max(1, PIXELS // normal.shape[1] ** 2)
+        if len(normal) <= at_once:
+            normal = np.asarray(normal)  # decoded once, not for every variant
         with ThreadPoolExecutor() as pool:
             for first in range(part.start, part.stop, at_once):
                 numbers = range(first, min(first + at_once, part.stop))
-                pixels = np.empty((len(numbers), *images.shape[1:]), np.uint8)
+                pixels = np.empty((len(numbers), *normal.shape[1:]), np.uint8)
                 masks = np.empty(pixels.shape[:3], bool)
                 for i, drawn in enumerate(pool.map(draw, numbers)):
                     pixels[i], masks[i] = drawn

@@ -1,7 +1,7 @@
 """Anomalies drawn on normal images, with exact masks, for ADTR+ (Eq. 7).
 
-A kind is a module here with a function `draw(rng, seen) -> image`: `seen` [k s s 3] ends with the
-image that gets the anomaly, and earlier images may lend it texture. Masks are computed here, from
+A kind is a module here with a function `draw(rng, image, earlier) -> image`: images before the one
+that gets the anomaly [k s s 3] may lend it texture. Masks are computed here, from
 the pixels that changed. Nothing here imports JAX.
 """
 
@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from adtr_jax.data.lazy import LazyArray, Rows
 from adtr_jax.data.synthetic import confetti, cutpaste, perlin
 from adtr_jax.errors import unknown
 
@@ -26,7 +27,7 @@ SMALLEST = 2e-4
 # Maximum draws of an anomaly that is smaller, such as coloured confetti on a white image.
 ATTEMPTS = 32
 
-_DRAW: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] = {
+_DRAW: dict[str, Callable[[np.random.Generator, np.ndarray, Rows], np.ndarray]] = {
     "confetti": confetti.draw,
     "cutpaste": cutpaste.draw,
     "perlin": perlin.draw,
@@ -60,20 +61,21 @@ def synthesise(
     results = np.empty_like(images)
     masks = np.empty(images.shape[:3], bool)
     for i in range(len(images)):
-        results[i], masks[i] = synthesise_last(kind, images[: i + 1], seed)
+        results[i], masks[i] = synthesise_one(kind, images, i, seed)
     return results, masks
 
 
-def synthesise_last(
-    kind: str, seen: UInt8[np.ndarray, "k s s 3"], seed: int
+def synthesise_one(
+    kind: str, images: UInt8[np.ndarray | LazyArray, "n s s 3"], i: int, seed: int
 ) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
-    """Draw on the last image of `seen` alone: what `synthesise` returns last, and its mask."""
-    rng = np.random.default_rng([seed, len(seen) - 1])
+    """Draw on image i alone: what `synthesise` returns at i; decodes no more than it needs."""
+    rng = np.random.default_rng([seed, i])
+    image, earlier = images[i], images[:i]
     for _ in range(ATTEMPTS):
-        result, mask = _keep_changes(seen[-1], _DRAW[kind](rng, seen))
+        result, mask = _keep_changes(image, _DRAW[kind](rng, image, earlier))
         if mask.mean() >= SMALLEST:
             return result, mask
-    return _keep_changes(seen[-1], _move_square(rng, seen[-1]))
+    return _keep_changes(image, _move_square(rng, image))
 
 
 def _keep_changes(

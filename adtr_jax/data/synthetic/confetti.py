@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.special import ndtr
 
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.synthetic.pixels import to_uint8
 
 # Lengths are in pixels of an image of this side, densities in rectangles per pixel of it. Both
@@ -39,14 +40,17 @@ class Rectangle:
 
 
 def draw(
-    rng: np.random.Generator, seen: UInt8[np.ndarray, "k s s 3"]
+    rng: np.random.Generator,
+    image: UInt8[np.ndarray, "s s 3"],
+    earlier: UInt8[np.ndarray | LazyArray, "k s s 3"],
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Add blurred rectangles to the last image and clip."""
-    added = np.zeros(seen[-1].shape)
+    """Add blurred rectangles to the image and clip."""
+    del earlier
+    added = np.zeros(image.shape)
     for rectangle in draw_rectangles(rng, len(added)):
         window, coverage = blurred(rectangle, len(added))
         added[window] += coverage[..., None] * rectangle.colour
-    return to_uint8(seen[-1] + added)
+    return to_uint8(image + added)
 
 
 def draw_rectangles(rng: np.random.Generator, size: int) -> list[Rectangle]:

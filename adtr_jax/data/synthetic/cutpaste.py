@@ -6,6 +6,7 @@ Li et al., "CutPaste: Self-Supervised Learning for Anomaly Detection and Localiz
 import numpy as np
 from jaxtyping import UInt8
 
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.synthetic.pixels import recolour
 
 AREA = (0.02, 0.15)  # of a patch, as a fraction of the image
@@ -17,13 +18,15 @@ JITTER = 0.1  # turns, factors about 1, and a fraction of 255
 
 
 def draw(
-    rng: np.random.Generator, seen: UInt8[np.ndarray, "k s s 3"]
+    rng: np.random.Generator,
+    image: UInt8[np.ndarray, "s s 3"],
+    earlier: UInt8[np.ndarray | LazyArray, "k s s 3"],
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Paste a patch or, with equal probability, a scar: thin, long and rotated by up to 45 degrees.
 
     The patch lies inside the image; a rotated scar may lose a corner at the image's edge.
     """
-    image = seen[-1]
+    del earlier
     size = len(image)
     if rng.random() < 0.5:
         (h, w), angle = _patch_sides(rng, size), 0.0

@@ -9,6 +9,7 @@ strong changes of contrast (inverted half of the time), brightness, saturation a
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from adtr_jax.data.lazy import LazyArray
 from adtr_jax.data.synthetic.pixels import recolour, to_uint8
 
 LARGEST_POWER = 5  # lattice cells along each side of the image: 1, 2, 4, 8, 16 or 32
@@ -18,16 +19,18 @@ TILES = 8
 
 
 def draw(
-    rng: np.random.Generator, seen: UInt8[np.ndarray, "k s s 3"]
+    rng: np.random.Generator,
+    image: UInt8[np.ndarray, "s s 3"],
+    earlier: UInt8[np.ndarray | LazyArray, "k s s 3"],
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Blend a texture into the last image where Perlin noise is above 0.5.
+    """Blend a texture into the image where Perlin noise is above 0.5.
 
     There the result is `beta I + (1 - beta) A`, with the image I, the texture A and a transparency
     beta in [0.1, 0.8]. A is made of one of the earlier images; for the first image, of itself.
     """
-    image = seen[-1]
     noise = random_noise(rng, len(image))
-    texture = _texture(rng, seen[rng.integers(max(len(seen) - 1, 1))])
+    other = rng.integers(max(len(earlier), 1))
+    texture = _texture(rng, earlier[other] if len(earlier) else image)
     beta = rng.uniform(*TRANSPARENCY)
     blend = to_uint8(beta * image + (1 - beta) * texture)
     return np.where((noise > THRESHOLD)[..., None], blend, image)
