@@ -19,7 +19,8 @@ from benchmarks.fuzz.readers import READERS
 from benchmarks.fuzz.worker import ONE_LINE, RIGHT, UNCHECKED, WRONG, Limits, Worker
 
 OUTSIDE = Path(tempfile.gettempdir(), "adtr_jax_fuzz_outside")
-CASES = {"model": 40, "training": 40, "cifar": 60, "idx": 60, "zip": 60}  # of the others 100
+# Of the others 100.
+CASES = {"weights": 30, "model": 40, "training": 40, "cifar": 60, "idx": 60, "zip": 60}
 
 
 def behave(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from stripes import ROOT, call, script
 
 from adtr_jax.config import AdtrSettings, GtransSettings, Plus
+from adtr_jax.devices import memory
 from adtr_jax.devices.loader import EpochPart, Shard
 from adtr_jax.devices.sharding import device_mesh
 from adtr_jax.errors import InputError
@@ -305,6 +307,38 @@ def test_one_step_is_adamw_on_equation_1(tmp_path):
     assert float(losses[0]) == pytest.approx(float(mean_loss({"w": jnp.full(3, 0.5)})), rel=1e-6)
     assert int(state.rest) == 1
     assert int(state.step) == 1
+
+
+def test_a_batch_that_does_not_fit_is_said_before_training(tmp_path, monkeypatch):
+    """What fits is said, too, and does."""
+    import jax.numpy as jnp
+
+    def loss(params, rest, batch):
+        hidden = jnp.tanh(batch.examples[:, None] * params["w"])  # 4 MB an image, kept
+        return jnp.sum(jnp.cos(hidden) * hidden, 1), rest
+
+    data = train.TrainingData(Shard(np.arange(16, dtype=np.float32), 16), 16)
+
+    def fit(batch_size):
+        settings = AdtrSettings(epochs=1, batch_size=batch_size)
+        directory = tmp_path / str(batch_size)
+        start = {"w": jnp.full(2**20, 0.5)}, jnp.int32(0)
+        where = {"mesh": device_mesh(), "directory": directory, "label": "test"}
+        return train.fit(loss, start, data, settings=settings, **where)
+
+    monkeypatch.setattr(memory, "free", lambda mesh: 50_000_000)
+    with pytest.raises(InputError) as caught:
+        fit(16)
+    found = re.fullmatch(
+        r"a training step of 16 images needs 0\.(\d) GB of memory, and 0\.1 GB are free: "
+        r"take --batch_size=(\d+)",
+        str(caught.value),
+    )
+    assert found and 1 <= int(found[1]) <= 4 and 2 <= int(found[2]) < 16
+    fit(int(found[2]))
+    monkeypatch.setattr(memory, "free", lambda mesh: 1_000_000)
+    with pytest.raises(InputError, match=r"0.0 GB are free: take a smaller --image_size$"):
+        fit(1)
 
 
 def test_adam_is_pytorchs_with_the_weight_decay_in_the_gradient():

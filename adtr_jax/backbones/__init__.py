@@ -62,7 +62,8 @@ def load(name: str, directory: Path) -> "adtr_jax.backbones.backbone.Backbone":
     text = state_file.read_metadata(file, remedy).get(PROVENANCE, "{}")
     try:
         provenance = json.loads(text)
-        written = None if provenance.get("format_version", 1) == 1 else provenance["file_sha256"]
+        before = provenance.get("format_version", 1) == 1 and "file_sha256" not in provenance
+        written = None if before else str(provenance["file_sha256"])
     except (ValueError, LookupError, AttributeError):
         raise InputError(f"{file} has a damaged header; {remedy}") from None
     return nnx.merge(graph, state_file.load(file, state, remedy, sha256=written))

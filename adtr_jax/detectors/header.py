@@ -64,7 +64,7 @@ class Header:
         if fields["format"] > FORMAT:
             raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
         if fields["format"] == 1:
-            fields["file_sha256"] = ""
+            fields.setdefault("file_sha256", "")
         kind = SETTINGS[fields.pop("method")]
         fields |= {"settings": _of_json(kind, fields["settings"])}
         return _checked(cls, fields)

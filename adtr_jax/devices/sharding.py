@@ -86,7 +86,7 @@ def on_cpu(mesh: Mesh) -> bool:
 
 def per_device(
     function: Callable, mesh: Mesh, in_specs: tuple, out_specs: Any, donate: tuple[int, ...] = ()
-) -> Callable:
+) -> jax.stages.Wrapped:
     """Compiles `function`, written for one device's part of the data, for all devices of the mesh.
 
     `jax.jit(jax.shard_map(...))`: inside, `jax.lax.psum(x, AXIS)` sums over the devices. The spec

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int32, UInt32
 from optax.contrib import MuonDimensionNumbers, muon
 
 from adtr_jax.config import Settings
-from adtr_jax.devices import hosts
+from adtr_jax.devices import hosts, memory
 from adtr_jax.devices.loader import EpochPart, Loader, Shard, take_batch
 from adtr_jax.devices.sharding import AXIS, per_device, place, replicated, split
 from adtr_jax.errors import InputError, Stopped
@@ -138,7 +138,7 @@ def _matrices(params: Params) -> Any:
 
 def compile_steps(
     loss: Loss, optimiser: optax.GradientTransformation, seed: int, mesh: Mesh
-) -> Callable[..., tuple[TrainState, Float[Array, "steps"]]]:
+) -> jax.stages.Wrapped:
     """Compiles the steps of an epoch, or of a part of it, into one program over all devices.
 
     The program takes the state, which is donated, and what `placed` returns for the steps; it
@@ -235,7 +235,8 @@ def fit(
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM in any process, after saving.
-        InputError: a damaged checkpoint; `settings.patience` without held-out images.
+        InputError: a damaged checkpoint; `settings.patience` without held-out images; a step that
+            needs more memory than there is.
     """
     # Imported here: Orbax and TensorBoard take a second, and prediction does not need them.
     from adtr_jax.training.checkpoint import Checkpoints
@@ -274,7 +275,11 @@ def fit(
                 order, weight = sampling.epoch(number, mesh.size)
                 losses: list[Array] = []
                 for part in loader.parts(order, weight):
-                    state, values = run(state, *placed(part, mesh))
+                    arguments = state, *placed(part, mesh)
+                    if number == done + 1 and not losses:  # compiled once: the call finds it
+                        compiled = run.lower(*arguments).compile()
+                        memory.require_room(compiled, settings.batch_size, mesh)
+                    state, values = run(*arguments)
                     # At most two parts are on the devices, which otherwise fall behind.
                     jax.block_until_ready(losses[-1:])
                     losses.append(values)

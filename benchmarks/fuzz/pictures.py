@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adtr_jax.data import Sample, load_images, load_masks
+from adtr_jax.data import Sample, bit_depth, load_images, load_masks
 from benchmarks.fuzz import formats
 from benchmarks.fuzz.mutations import generic
 from benchmarks.fuzz.reader import Files, digest
@@ -42,6 +42,7 @@ def images() -> dict[str, Files]:
         "palette.png": encoded(colour.quantize(16), "PNG", transparency=3),
         "one.png": encoded(grey.convert("1"), "PNG"),
         "alpha.png": encoded(alpha, "PNG"),
+        "deep.png": encoded(Image.fromarray(picture(40, 30).astype(np.uint16) * 257), "PNG"),
         "rgb.jpg": encoded(colour, "JPEG"),
         "progressive.jpg": encoded(colour, "JPEG", progressive=True),
         "cmyk.jpg": encoded(colour.convert("CMYK"), "JPEG"),
@@ -58,7 +59,9 @@ def images() -> dict[str, Files]:
 
 
 def read_images(folder: Path) -> str:
-    return digest(load_images([Sample(path.name, path, None) for path in folder.iterdir()], SIDE))
+    (path,) = folder.iterdir()
+    bits = bit_depth.common(bit_depth.depths([path], None), [path], None)
+    return digest(load_images([Sample(path.name, path, None)], SIDE, bits=bits))
 
 
 def masks() -> dict[str, Files]:

@@ -28,6 +28,12 @@ READERS = {
         trained.read_checkpoint,
         mutations={"new.pth": (_IN_ZIP, _IN_ZIP, formats.set_zip_field), "legacy.pth": _PICKLE},
     ),
+    "weights": Reader(
+        trained.weights,
+        trained.read_weights,
+        mutations={".safetensors": (formats.safetensors,)},
+        checked=True,
+    ),
     "model": Reader(
         trained.models,
         trained.read_model,

@@ -1,7 +1,10 @@
-"""PyTorch's checkpoints, models, and the checkpoints of a training."""
+"""PyTorch's checkpoints, converted weights, models, and the checkpoints of a training."""
 
 import dataclasses
 import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fuzz.reader import Files, digest
+
+NETWORK = "efficientnet-b0"
 
 
 def checkpoints() -> dict[str, Files]:
@@ -35,6 +40,51 @@ def read_checkpoint(folder: Path) -> str:
     # A view may repeat its few bytes as often as the file says: whoever copies it checks its shape.
     values = [array if array.size < 2**20 else array.shape for array in tensors.values()]
     return digest(list(tensors), *values)
+
+
+def weights() -> dict[str, Files]:
+    """The smallest EfficientNet, as conversion writes it, under a published one's name."""
+    import safetensors.numpy
+    from flax import nnx
+
+    from adtr_jax import backbones
+    from adtr_jax.files import digest as file_digest
+    from adtr_jax.files import state_file
+
+    with _smallest():
+        leaves = nnx.to_flat_state(nnx.state(backbones.shapes(NETWORK)))
+    rng = np.random.default_rng(0)
+    tensors = {
+        state_file.name(keys): rng.random(leaf.shape).astype(np.float32) for keys, leaf in leaves
+    }
+    provenance = {"format_version": 2, "name": NETWORK, "file_sha256": file_digest.BLANK}
+    header = {backbones.PROVENANCE: json.dumps(provenance)}
+    content = file_digest.sealed(safetensors.numpy.save(tensors, metadata=header))
+    return {f"{NETWORK}.safetensors": {f"{NETWORK}.safetensors": content}}
+
+
+def read_weights(folder: Path) -> str:
+    import jax
+    from flax import nnx
+
+    from adtr_jax import backbones
+
+    with _smallest():
+        network = backbones.load(NETWORK, folder)
+    return digest(*map(np.asarray, jax.tree.leaves(nnx.state(network))))
+
+
+@contextmanager
+def _smallest() -> Iterator[None]:
+    """A network of 2 MB under the name of one of 21."""
+    from adtr_jax.backbones.scaling import SCALINGS, Scaling
+
+    published = SCALINGS[NETWORK]
+    SCALINGS[NETWORK] = Scaling(0.25, 0.2, 32, lite=False)
+    try:
+        yield
+    finally:
+        SCALINGS[NETWORK] = published
 
 
 def models() -> dict[str, Files]:
