@@ -20,7 +20,8 @@ from PIL.ExifTags import Base as ExifTag
 from adtr_jax.data import image_file
 from adtr_jax.data.budget import Budget
 from adtr_jax.data.decode import decode_image
-from adtr_jax.data.image_file import LIMIT, open_image, upright_size
+from adtr_jax.data.encoded import LIMIT
+from adtr_jax.data.image_file import open_image, upright_size
 from adtr_jax.errors import InputError
 
 EXIF = {

@@ -4,16 +4,10 @@ A file of some kilobytes may hold millions of pixels, so limits are on what is d
 pixels of an image, and on the memory of all images that are being decoded at the same time.
 """
 
-import ctypes
 import io
-import logging
 import math
-import os
-import stat
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +16,18 @@ from PIL import Image, ImageFile
 from PIL.ExifTags import Base as ExifTag
 
 from adtr_jax.data.budget import Budget
+from adtr_jax.data.encoded import (
+    LIMIT,
+    limit_on_pixels,
+    megapixels,
+    read_bytes,
+    require_regular,
+    unreadable,
+)
+from adtr_jax.data.quiet_pillow import quiet
 from adtr_jax.data.samples import File
 from adtr_jax.errors import InputError, one_line
 
-MEGAPIXELS = 150.0  # of one image; the largest industrial and medium-format cameras have as many
-LIMIT = "ADTR_JAX_MEGAPIXELS"  # the environment variable that sets another limit
 MEMORY = 2**31  # bytes, of all images that are being decoded
 
 # The only Pillow decoders applied to a user's file, whatever its suffix.
@@ -48,14 +49,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# Pillow's log and libtiff's handlers write to stderr what is wrong with a file, without its name.
-# What is wrong enough for the image not to be decoded is an exception, too.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-with suppress(AttributeError, OSError):  # where libtiff is linked into Pillow it cannot be reached
-    for _handler in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        getattr(ctypes.CDLL(Image.core.__file__), _handler)(None)
-
 
 _budget = Budget(MEMORY)
 
@@ -121,7 +114,7 @@ class OpenedImage:
         return 12 if "progressive" in self.header.info else 8
 
     def _load(self, raw_mode: str) -> Image.Image:
-        with _naming(self.file), _quiet():
+        with _naming(self.file), quiet():
             image = _open(io.BytesIO(self.data))
             if image.mode in ("P", "PA") and image.palette is None:
                 raise ValueError("colours of a palette that it lacks")
@@ -160,12 +153,12 @@ def image_header(file: File) -> Iterator[OpenedImage]:
     if not isinstance(file, Path):
         yield open_image(file)
         return
-    _require_regular(file)
+    require_regular(file)
     with ExitStack() as stack:
         try:
             stream = stack.enter_context(file.open("rb"))
         except OSError as error:
-            raise _unreadable(file, error) from error
+            raise unreadable(file, error) from error
         yield _opened(file, stream, b"")
 
 
@@ -179,70 +172,16 @@ def upright_size(file: File) -> tuple[int, int]:
         return opened.size
 
 
-def read_bytes(file: File) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        InputError: it cannot be read, or is a pipe or device, which may never end; or it is larger
-            than any image within the limit on pixels.
-    """
-    if isinstance(file, Path):
-        _require_regular(file)
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, error) from error
-
-
-def limit_on_pixels() -> float:
-    """The pixels that an image may have.
-
-    Raises:
-        InputError: the environment variable is no positive number.
-    """
-    text = os.environ.get(LIMIT, "")
-    try:
-        limit = float(text) if text else MEGAPIXELS
-    except ValueError:
-        limit = 0
-    if not limit > 0:
-        raise InputError(f"{LIMIT}={text} is no number of megapixels above 0: correct it")
-    return 1e6 * limit
-
-
-def _require_regular(path: Path) -> None:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-        # Reading a pipe would wait for ever, and reading a device need not end.
-        raise InputError(f"{path} is neither a file nor a folder: leave it out")
-    if found.st_size > 8 * limit_on_pixels():
-        raise InputError(
-            f"{path} has {found.st_size:,} bytes, more than any image of {_limit()} has: cut it or "
-            f"scale it down, or set {LIMIT} to more"
-        )
-
-
-def _unreadable(file: File, error: OSError) -> InputError:
-    return InputError(f"cannot read {file}: {error.strerror or error}")
-
-
-def _limit() -> str:
-    return f"{limit_on_pixels() / 1e6:g} megapixels"
-
-
 def _opened(file: File, stream: io.BytesIO | io.BufferedReader, data: bytes) -> OpenedImage:
-    with _naming(file), _within_memory(file), _quiet():
+    with _naming(file), _within_memory(file), quiet():
         header = _open(stream)
         orientation = _orientation(header)
     width, height = header.size
     pixels = width * height
     if pixels > limit_on_pixels():
         raise InputError(
-            f"{file} is too large ({width} x {height} pixels, and the limit is {_limit()}): cut it "
-            f"or scale it down, or set {LIMIT}={math.ceil(pixels / 1e6)}"
+            f"{file} is too large ({width} x {height} pixels, and the limit is {megapixels()}): "
+            f"cut it or scale it down, or set {LIMIT}={math.ceil(pixels / 1e6)}"
         )
     if data and pixels * _BITS.get(header.mode, 16) > 8 * len(data) * _expansion(header):
         raise InputError(
@@ -303,43 +242,3 @@ def _within_memory(file: File) -> Iterator[None]:
         yield
     except MemoryError:
         raise InputError(f"{file} is too large for the memory: scale it down") from None
-
-
-class _Quiet:
-    """Without Pillow's warnings and its limit on pixels, while any thread is in such a block.
-
-    Both are settings of the whole process, which the first to enter changes and the last restores.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._restore: Callable[[], None] = lambda: None
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._change()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._restore()
-
-    def _change(self) -> None:
-        stack = ExitStack()
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-
-        def restore() -> None:
-            Image.MAX_IMAGE_PIXELS = limit
-            stack.close()
-
-        self._restore = restore
-
-
-_quiet = _Quiet()

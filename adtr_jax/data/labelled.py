@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from adtr_jax.data.image_file import read_bytes
+from adtr_jax.data.encoded import read_bytes
 from adtr_jax.data.layout import IMAGE_SUFFIXES, Entry, Listing, arrange_anomalies
 from adtr_jax.data.samples import GOOD, Category, File, Sample
 from adtr_jax.data.walk import walk
