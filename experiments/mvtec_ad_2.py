@@ -7,6 +7,7 @@ The masks of the two private tests are not published, and `validation` is not tr
 
 import sys
 
+from adtr_jax.data.archive import Archive
 from experiments.published import DataSet, command
 
 MVTEC_AD_2 = DataSet(
@@ -28,6 +29,12 @@ MVTEC_AD_2 = DataSet(
         "test_public/bad": "test/bad",
         "test_public/ground_truth/bad": "ground_truth/bad",
     },
+    archive=Archive(
+        url="https://www.mydrive.ch/shares/150997/701c90d3aea6588f404936e32a674602/"
+        "download/466712769-1743429042/mvtec_ad_2.tar.gz",
+        size=32_739_596_982,
+        sha256="c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4",
+    ),
 )
 
 if __name__ == "__main__":

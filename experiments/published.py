@@ -13,6 +13,7 @@ from experiments.categories import chosen, run_categories
 from experiments.options import Options, main
 
 if TYPE_CHECKING:
+    from adtr_jax.data.archive import Archive
     from adtr_jax.data.published import Names
     from adtr_jax.data.samples import Category
 
@@ -23,21 +24,25 @@ class DataSet:
 
     Attributes:
         title: its name.
-        homepage: where it is to be had.
+        homepage: where it is to be had by hand.
         categories: the names of its folders, one a model.
         names: where a category's images and masks lie, in the terms of MVTec-AD's layout: which
             folder stands for which, or a function for what folders do not say.
+        archive: what is downloaded where no folder is given; None: no address is known to last.
     """
 
     title: str
     homepage: str
     categories: Sequence[str]
     names: "Mapping[str, str] | Names"
+    archive: "Archive | None" = None
 
     def reader(self, data: Path | None) -> "Callable[[str], Category]":
         """Returns the reader of its categories in the folder that its archive unpacks to."""
-        from adtr_jax.data import published
+        from adtr_jax.data import archive, published
 
+        if data is None and self.archive is not None:
+            data = archive.unpacked(self.archive, self.title, self.homepage)
         if data is None:
             raise InputError(
                 f"--data is missing: unpack {self.title}, which is to be had from {self.homepage}, "
@@ -54,7 +59,8 @@ class Published(Options):
     category: str
     """A category's name, several with commas between, or `all`; one model each."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder that the data set's archive unpacks to."""
+    """The folder that the data set's archive unpacks to. Default: the archive is downloaded once,
+    checked, and unpacked in the user's cache folder."""
 
 
 def command(data_set: DataSet, module: str) -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from adtr_jax.data.archive import Archive
 from adtr_jax.errors import InputError, one_line
 from experiments.published import DataSet, command
 
@@ -45,7 +46,7 @@ def names(category: Path) -> Mapping[str, str]:
 
 VISA = DataSet(
     title="VisA",
-    homepage="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
+    homepage="https://github.com/amazon-science/spot-diff",
     categories=(
         "candle",
         "capsules",
@@ -61,6 +62,11 @@ VISA = DataSet(
         "pipe_fryum",
     ),
     names=names,
+    archive=Archive(
+        url="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
+        size=1_929_840_640,
+        sha256="2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+    ),
 )
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Published data sets: the layout of each as its archive unpacks, read as MVTec-AD's is."""
 
+import hashlib
 import importlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ from PIL import Image
 
 from adtr_jax.config import PRESETS
 from adtr_jax.data import load_masks
+from adtr_jax.data.archive import Archive
 from adtr_jax.errors import InputError
 from experiments.folders import category, defaults
 from experiments.published import DataSet
 from tests.stripes import ROOT, SIDE, call, write_category
 from tests.test_data_folders import write
+from tests.test_download import Web
 
 SPLIT = """object,split,label,image,mask
 candle,train,normal,candle/Data/Images/Normal/0001.JPG,
@@ -207,14 +211,70 @@ def test_a_table_that_is_no_split(tmp_path: Path) -> None:
             data_set.reader(tmp_path)(name)
 
 
-def test_without_data_the_error_says_where_to_get_it() -> None:
+def test_what_is_not_downloaded_is_said_to_be_had_somewhere() -> None:
     visa = importlib.import_module("experiments.visa").VISA
-    with pytest.raises(
-        InputError, match=r"--data is missing: unpack VisA, .*VisA_20220922\.tar, an"
-    ):
-        visa.reader(None)
-    with pytest.raises(InputError, match=r"VisA_20220922\.tar$"):
+    page = "https://github.com/amazon-science/spot-diff"
+    with pytest.raises(InputError, match=f"--data is missing: unpack VisA, .* from {page}, and"):
+        replace(visa, archive=None).reader(None)
+    with pytest.raises(InputError, match=f"VisA is to be had from {page}$"):
         visa.reader(Path(__file__))
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+    with web.server as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield web
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["gztar", "zip"])
+def test_an_archive_is_downloaded_once(tmp_path, monkeypatch, web, kind) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data_set, name = unpacked(tmp_path / "made", "btad")
+    file = Path(shutil.make_archive(str(tmp_path / "btad"), kind, tmp_path, "made"))
+    web.content = file.read_bytes()
+    url = web.url.replace("file.bin", file.name)
+    archive = Archive(url, len(web.content), hashlib.sha256(web.content).hexdigest())
+
+    for _ in range(2):
+        category = replace(data_set, archive=archive).reader(None)(name)
+        assert [s.name for s in category.train] == ["train/good/0001.bmp"]
+        assert [s.name for s in category.test] == ["test/good/0002.bmp", "test/ko/0003.bmp"]
+        (image,) = {sample.image.read_bytes() for sample in category.train + category.test}
+        assert image == (tmp_path / "made/03/train/ok/0001.bmp").read_bytes()
+    assert web.ranges == [None]
+    left = tmp_path / "cache/adtr_jax/data/btad"
+    assert sorted(path.name for path in left.iterdir()) == [".lock", "content"]
+
+
+def test_an_archive_that_is_another_file_is_not_unpacked(tmp_path, monkeypatch, web) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data_set, _ = unpacked(tmp_path / "made", "btad")
+    archive = Archive(web.url, len(web.content), "0" * 64)
+    found = hashlib.sha256(web.content).hexdigest()[:8]
+    with pytest.raises(InputError) as caught:
+        replace(data_set, archive=archive).reader(None)
+    assert str(caught.value) == (
+        f"{web.url} is not the expected file (SHA-256 {found}... in place of 00000000...): get it "
+        "from https://avires.dimi.uniud.it/papers/btad/btad.zip by hand, unpack it and give the "
+        "folder with --data"
+    )
+    assert not (tmp_path / "adtr_jax/data/file").exists()
+    with pytest.raises(InputError, match=r"BTAD takes 2000000000\.0 GB in .* GB are free: make"):
+        replace(data_set, archive=replace(archive, size=10**18)).reader(None)
+
+
+@pytest.mark.parametrize("module", LAYOUTS)
+def test_every_archive_has_an_address_a_size_and_a_digest(module: str) -> None:
+    data_set = getattr(importlib.import_module(f"experiments.{module}"), module.upper())
+    archive = data_set.archive
+    assert archive.url.startswith("https://")
+    assert archive.file_name.endswith((".tar", ".zip", ".tar.gz", ".tar.xz"))
+    assert archive.size > 10**9 and len(bytes.fromhex(archive.sha256)) == 32
 
 
 def test_the_guide_s_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """MVTec-AD as published: its categories, and the archive that holds them."""
 
-from dataclasses import dataclass
+from adtr_jax.data.archive import Archive
 
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 
@@ -21,20 +21,6 @@ CATEGORIES = (
     "wood",
     "zipper",
 )
-
-
-@dataclass(frozen=True)
-class Archive:
-    """The file to download: URL, size in bytes, and SHA-256 in hexadecimal."""
-
-    url: str
-    size: int
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
-
 
 # MVTec moves the file occasionally: the URL may change, the file may not.
 ARCHIVE = Archive(

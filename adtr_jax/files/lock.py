@@ -17,23 +17,26 @@ LOCK, HOLDER = ".lock", ".lock.json"
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, option: str = "--out") -> Iterator[None]:
     """Keeps other commands out of a folder, which is made if need be, and removed if left empty.
 
     The lock is the operating system's: it ends with the process, however that ends. Where the file
     system has none, as some network drives, nobody is kept out.
 
+    Args:
+        option: what chooses another folder, for messages.
+
     Raises:
         InputError: it is a file, or another command is using the folder; says which.
     """
     if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file: choose a folder with --out")
+        raise InputError(f"{directory} is a file: choose a folder with {option}")
     directory.mkdir(parents=True, exist_ok=True)
     with acquired(directory / LOCK) as lock:
         if lock is False:
             raise InputError(
                 f"another command{_holder(directory)} is using {directory}: wait for it or stop "
-                "it, or choose another folder with --out"
+                f"it, or choose another folder with {option}"
             )
         holder = directory / HOLDER
         with contextlib.suppress(OSError):  # on a full disc the message says less
