@@ -74,6 +74,19 @@ def test_a_locked_folder_that_stays_empty_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    for folder, wrong in (
+        (file, "is a file: choose"),
+        (file / "s", "is in no folder"),
+    ):
+        with pytest.raises(InputError) as caught, lock.locked(folder):
+            pass
+        assert str(caught.value).startswith(f"{folder} {wrong}")
+        assert str(caught.value).endswith("with --out")
+
+
 def test_a_holder_that_does_not_say_who_it_is(tmp_path):
     with lock.locked(tmp_path):
         (tmp_path / lock.HOLDER).write_text("{")

@@ -39,9 +39,10 @@ def require_devices() -> None:
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # without CUDA, the latter says nothing
+        said = f" ({one_line(error)[:200]})" if str(error) else ""
         raise InputError(
             f"JAX cannot use JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
-            f" ({one_line(error)[:200]}): install JAX for it, as by pip install 'jax[cuda13]', or "
+            f"{said}: install JAX for it, as by pip install 'jax[cuda13]', or "
             "unset the variable"
         ) from None
 

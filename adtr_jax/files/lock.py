@@ -31,7 +31,10 @@ def locked(directory: Path, option: str = "--out") -> Iterator[None]:
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: choose a folder with {option}")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except NotADirectoryError:
+        raise InputError(f"{directory} is in no folder: choose one with {option}") from None
     with acquired(directory / LOCK) as lock:
         if lock is False:
             raise InputError(
