@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -127,10 +128,13 @@ def run(options: Ablation) -> bool:
         for path in reports:
             print(path)
         by_category[row] = measured
-        failed = [name for name, result in measured.items() if isinstance(result, str)]
-        results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)
+        results[row] = _mean(measured)
     printed = (gtrans_paper if options.method == "gtrans" else adtr_paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
+    for group, rows in _by_group(by_category).items():
+        print(f"\nthe {group} alone")
+        theirs_of_group = gtrans_paper.GROUP_ABLATIONS[group].get(study, ())
+        print(report.table(rows, *theirs_of_group, what=study))
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
     if not hosts.first():
         return len(done) == len(results)
@@ -144,6 +148,26 @@ def run(options: Ablation) -> bool:
         plots.save_bars(picture, list(done), values, theirs, " ".join(report.HEADINGS[metric]))
         print(picture)
     return len(done) == len(results)
+
+
+def _by_group(by_category: Mapping[str, Results]) -> dict[str, Results]:
+    """Returns the means of the rows' textures, and of their objects, if they have both."""
+    from adtr_jax.data.mvtec_ad_archive import GROUPS
+    from adtr_jax.evaluation import report
+
+    means: dict[str, Results] = {}
+    for row, results in by_category.items():
+        for group, part in report.by_group(results, GROUPS).items():
+            means.setdefault(group, {})[row] = _mean(part)
+    return means
+
+
+def _mean(results: Mapping[str, Mapping[str, float] | str]) -> Mapping[str, float] | str:
+    """Returns the mean of all, or which failed."""
+    from adtr_jax.evaluation import report
+
+    failed = [name for name, result in results.items() if isinstance(result, str)]
+    return f"{', '.join(failed)} failed" if failed else report.mean(results)
 
 
 def defaults(settings: Settings) -> Ablation:

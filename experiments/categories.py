@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # JAX is imported only after the command line is validated
     from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
     from adtr_jax.detectors.adtr import AdtrDetector
-    from adtr_jax.evaluation.report import PaperRow
+    from adtr_jax.evaluation.report import Groups, PaperRow
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
@@ -45,6 +45,8 @@ def run_categories(
     options: Options,
     paper: "Mapping[str, Sequence[PaperRow]] | None" = None,
     read_anomalies: ReadAnomalies | None = None,
+    *,
+    groups: "Groups | None" = None,
 ) -> bool:
     """Trains and evaluates one model per category, then prints the table of all.
 
@@ -55,6 +57,7 @@ def run_categories(
         read: returns a category, given its name.
         paper: the papers' rows, by method.
         read_anomalies: resolves `--anomalies`; `anomalies.read` by default.
+        groups: of the data set's categories, as for `report.table`.
 
     Returns:
         Whether all succeeded.
@@ -66,9 +69,10 @@ def run_categories(
         return True
     rows = paper or {}
     if before:
-        print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
+        table = report.table(before, *rows.get("ADTR", ()), groups=groups)
+        print(f"\nADTR, on the same test images\n{table}\n")
     method = "ADTR+" if before else TITLES[options.method]
-    print(f"{method}\n{report.table(results, *rows.get(method, ()))}")
+    print(f"{method}\n{report.table(results, *rows.get(method, ()), groups=groups)}")
     for path in reports:
         print(path)
     return not any(isinstance(result, str) for result in results.values())

@@ -21,6 +21,14 @@ CATEGORIES = (
     "wood",
     "zipper",
 )
+# The two kinds of them, in the order of the papers' tables.
+GROUPS = {
+    "textures": ("carpet", "grid", "leather", "tile", "wood"),
+    "objects": (
+        *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
+        *("pill", "screw", "toothbrush", "transistor", "zipper"),
+    ),
+}
 
 
 @dataclass(frozen=True)
