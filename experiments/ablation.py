@@ -110,15 +110,15 @@ def run(options: Ablation) -> bool:
     folder, used = options.out / study, set[Path]()
     for row, changed in variants(study, options.settings).items():
         settings = dataclasses.replace(options.settings, **changed)
+        out = folder / row.replace("/", "").replace(" ", "_")
         # Variants that differ in the evaluation alone share one training.
-        own = row.replace("/", "").replace(" ", "_")
         shared = changed and changed.keys() <= OF_THE_EVALUATION
-        out = folder / ("trained" if shared else own)
-        retrain = options.retrain and out not in used
-        used.add(out)
+        trained = folder / "trained" if shared else out
+        retrain = options.retrain and trained not in used
+        used.add(trained)
         this = dataclasses.replace(options, settings=settings, out=out, retrain=retrain)
         try:
-            _, measured, reports = measure(names, read, this)
+            _, measured, reports = measure(names, read, this, trained=trained)
         except Exception as error:  # of any type: the other variants still run
             if hosts.lost(error):
                 raise

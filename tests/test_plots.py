@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adtr_jax.errors import InputError
-from adtr_jax.evaluation.figures import COLOURS
+from adtr_jax.evaluation.canvas import COLOURS
 from adtr_jax.evaluation.plots import (
     LayerStudy,
     sample_positions,
