@@ -78,6 +78,7 @@ def _adtr_variants(settings: AdtrSettings) -> dict[str, Variants]:
 
 
 def _gtrans_variants() -> dict[str, Variants]:
+    # As Table 3 has them; the text has 3+4 for its last row. How they are added: `gtrans_map.fuse`.
     layers = {"1+2+3+4": (2, 3, 4, 5), "1+2+3": (2, 3, 4), "2+3+4": (3, 4, 5), "2+3": (3, 4)}
     return {
         "layers": {name: {"layers": taps, "fusion": "P4"} for name, taps in layers.items()},

@@ -15,6 +15,7 @@ from adtr_jax.evaluation.plots import (
     save_identical_mapping,
     save_tsne,
 )
+from adtr_jax.run import Differences, save_tsne_of_all
 from adtr_jax.training.curves import Curves
 
 
@@ -170,3 +171,18 @@ def test_identical_mapping_holds_matrix_curves_and_errors(tmp_path, drawn):
     means = [line.get_xdata()[0] for line in axes[2].lines]
     assert means == pytest.approx([normal.mean(), anomalous.mean()])
     assert axes[2].get_xlim() == axes[5].get_xlim()  # one axis for the errors of both rows
+
+
+def test_fig_5_of_all_categories_holds_vectors_of_each(tmp_path, drawn):
+    """Each category has a sample of its own, of which 300 of either kind are drawn together."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for category in range(3):
+        vectors = rng.normal(10 * category, 1, (600, 4)).astype(np.float32)
+        parts.append(Differences(vectors, np.repeat([False, True], 300)))
+    save_tsne_of_all(parts, 0, tmp_path / "tsne.png")
+    normal, anomalous = drawn[0].axes[0].collections
+    assert len(normal.get_offsets()) == len(anomalous.get_offsets()) == 300
+    for points in (normal, anomalous):  # s(u), the colours, tell the categories apart
+        category = np.round(np.asarray(points.get_array()) / 20)
+        assert np.bincount(category.astype(int)).min() > 70

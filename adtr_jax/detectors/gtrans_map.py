@@ -96,6 +96,10 @@ def fuse(maps: Sequence[Float[Array, "b s s"]], fusion: Fusion) -> Float[Array, 
     P1: 3. P2: 1*3. P3: 2*3. P4: 1+2+3, as Eq. 19 and Table 3 have it, and of any number of layers.
     P5: 1*2*3. P6: 1*3 + 2*3, the paper's choice.
 
+    Of Table 3 the paper says that its maps are "simply" added (Section 5.1). That may mean without
+    Eq. 18's weights; here they are weighted, as Eq. 19 is printed and as P4 is: the row of layers
+    1+2+3 has P4's values.
+
     Raises:
         InputError: another fusion than P4 of other than three layers.
     """
