@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stripes import SHALLOW, SIDE, call, write_category
+from stripes import SHALLOW, call, write_category
 
 PLUS = ["--plus.epochs=3", "--plus.variants=2"]
 
@@ -121,23 +121,6 @@ def test_tsne_needs_masks(common, tmp_path):
     assert result.returncode == 2
     assert "error: stripes: there are no masks, which --tsne needs" in result.stderr
     assert not (tmp_path / "stripes").exists()
-
-
-def test_tsne_of_several_categories_is_drawn_of_all_together(tmp_path):
-    """One picture a category, and one of as many vectors of each of them."""
-    for name, wide in (("stripes", 8), ("waves", 5)):
-        write_category(tmp_path / "data" / name, wide=wide)
-    flags = ["--category=all", f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}", "--tsne"]
-    flags += ["--backbone=pixels", "--layers", "4", f"--image_size={SIDE}", "--preset=fast"]
-    flags += ["--width=32", "--heads=4", "--depth=1", "--hidden=64", "--max_steps=4"]
-    result = call(*flags, "--no_report", "--pictures=0")
-    assert result.returncode == 0, result.stderr
-    together = tmp_path / "out/tsne.png"
-    assert f"feature differences of 2 categories: {together}\n" in result.stdout
-    pictures = {
-        (tmp_path / "out" / name / "tsne.png").read_bytes() for name in ("stripes", "waves")
-    }
-    assert len({together.read_bytes(), *pictures}) == 3
 
 
 def test_ablation(common, data, tmp_path):
