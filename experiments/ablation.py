@@ -132,7 +132,7 @@ def run(options: Ablation) -> bool:
         results[row] = _mean(measured)
     printed = (gtrans_paper if options.method == "gtrans" else adtr_paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
-    for group, rows in _by_group(by_category).items():
+    for group, rows in by_group(by_category).items():
         print(f"\nthe {group} alone")
         theirs_of_group = gtrans_paper.GROUP_ABLATIONS[group].get(study, ())
         print(report.table(rows, *theirs_of_group, what=study))
@@ -151,7 +151,7 @@ def run(options: Ablation) -> bool:
     return len(done) == len(results)
 
 
-def _by_group(by_category: Mapping[str, Results]) -> dict[str, Results]:
+def by_group(by_category: Mapping[str, Results]) -> dict[str, Results]:
     """Returns the means of the rows' textures, and of their objects, if they have both."""
     from adtr_jax.data.mvtec_ad_archive import GROUPS
     from adtr_jax.evaluation import report

@@ -52,6 +52,17 @@ def test_a_studys_means_are_those_of_its_textures_and_objects(study):
             assert (abs(mean - whole.values[name]) > 0.00105) == far
 
 
+def test_a_studys_rows_have_the_means_of_textures_and_of_objects():
+    aurocs = {"tile": 0.5, "wood": 1.0, "cable": 0.25, "pill": 0.75}
+    row = {name: {"image_auroc": value} for name, value in aurocs.items()}
+    failed = row | {"pill": "killed"}
+    assert ablation.by_group({"P1": row, "P2": failed}) == {
+        "textures": {"P1": {"image_auroc": 0.75}, "P2": {"image_auroc": 0.75}},
+        "objects": {"P1": {"image_auroc": 0.5}, "P2": "pill failed"},
+    }
+    assert ablation.by_group({"P1": row | {"solar": {"image_auroc": 1.0}}}) == {}
+
+
 def test_rows_are_named_as_the_experiment_names_them():
     for study, printed in paper.ABLATIONS.items():
         for row in printed:
