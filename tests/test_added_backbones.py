@@ -84,8 +84,10 @@ def test_an_added_network_is_one_like_ours(package):
     np.testing.assert_allclose(deepest, blocks * np.asarray(network.factor[...]), rtol=1e-5)
     detector = detectors.create(loaded, settings)
     assert detector.params["project_in"]["kernel"].shape == (15, 32)
-    header = Header(settings=settings, backbone_sha256=backbones.digest(loaded))
-    assert Header.of_json(header.to_json()).settings == settings
+    header = Header(settings=settings, backbone_sha256=backbones.digest(loaded)).to_json()
+    assert Header.of_json(header).settings == settings
+    with pytest.raises(InputError, match="on the backbone net-x, which no installed package adds"):
+        Header.of_json(header.replace("means", "net-x"))
 
 
 def test_a_damaged_file_of_an_added_network_is_named(package):

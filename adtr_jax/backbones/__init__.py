@@ -116,13 +116,18 @@ def shapes(name: str) -> "adtr_jax.backbones.backbone.Backbone":
 
 def require_known(name: str) -> None:
     """Raises InputError if there is no such network; imports none."""
-    if name not in NAMES and not is_added(name):
+    if not is_known(name):
         raise unknown("no backbone", name, [*NAMES, *sorted(_added().names)])
+
+
+def is_known(name: str) -> bool:
+    """Returns whether there is such a network, here or in another package."""
+    return name in NAMES or name in _added().names
 
 
 def is_added(name: str) -> bool:
     """Returns whether another package adds this network."""
-    return name not in NAMES and name in _added().names
+    return name not in NAMES and is_known(name)
 
 
 def _added() -> "importlib.metadata.EntryPoints":
