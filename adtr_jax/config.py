@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from adtr_jax.backbones import NAMES, PIXELS
-from adtr_jax.errors import InputError, unknown
+from adtr_jax import backbones
+from adtr_jax.errors import InputError
 
 Method = Literal["adtr", "gtrans"]
 ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
@@ -35,7 +35,8 @@ class Settings:
 
     backbone: str
     """The frozen ImageNet network: efficientnet-b0..b7, efficientnet-lite0..lite4, resnet-18,
-    resnet-34 or wide-resnet-50-2; pixels: none, ADTR reconstructs the image itself."""
+    resnet-34 or wide-resnet-50-2; pixels: none, ADTR reconstructs the image itself. Installed
+    packages may add others."""
     layers: tuple[int, ...]
     """Which of the backbone's five layers (strides 2, 4, 8, 16, 32) are reconstructed."""
     image_size: int
@@ -88,8 +89,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InputError if a value is invalid."""
-        if self.backbone not in NAMES:
-            raise unknown("no backbone", self.backbone, NAMES)
+        backbones.require_known(self.backbone)
         for name in ("image_size", "epochs", "batch_size", "learning_rate"):
             require_positive(name, getattr(self, name))
         if self.image_size < 32:
@@ -157,7 +157,8 @@ class AdtrSettings(Settings):
     """Pixels a token: the feature maps are image_size / token_stride on a side. 512 px at 16 are
     32 x 32 tokens (Appendix A)."""
     dropout: float = 0.1
-    """Probability, in attention weights and FFN, in training only."""
+    """Probability, in attention weights and FFN, in training only. The paper names none; 0.1 is
+    that of the transformer that it follows (Vaswani et al.)."""
     aligned: bool = False
     """Start with an attention that looks where it stands, which saves the plateau of the first
     epochs; the paper's initial values are random throughout."""
@@ -188,7 +189,7 @@ class AdtrSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class GtransSettings(Settings):
-    """GTrans; the defaults are the paper's for MVTec-AD (Yan et al., Section 4.1.3)."""
+    """GTrans; the defaults are the paper's for MVTec-AD (Yan et al., Section 4.2)."""
 
     method = "gtrans"
     backbone: str = "resnet-34"
@@ -220,7 +221,7 @@ class GtransSettings(Settings):
     def __post_init__(self) -> None:
         """Raises InputError if a value is invalid."""
         super().__post_init__()
-        if self.backbone == PIXELS:
+        if self.backbone == backbones.PIXELS:
             raise InputError("--backbone=pixels has nothing to train: choose a network for GTrans")
         if self.image_score == "relative":
             raise InputError("--image_score=relative is of ADTR: leave it out, or --method=adtr")
@@ -259,7 +260,8 @@ class Plus:
     k: int = 20
     """How many positions count where images are labelled and pixels are not (Eq. 8)."""
     variants: int = 8
-    """How many synthetic anomalies are made of every normal image; each epoch draws from them."""
+    """How many synthetic anomalies are made of every normal image; each epoch draws from them. The
+    paper says nothing of a fixed number: it is ours, so that features are computed once."""
 
     def __post_init__(self) -> None:
         """Raises InputError if a value is invalid; Settings checks the others."""

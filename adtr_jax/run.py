@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from adtr_jax import backbones, detectors
 from adtr_jax.config import PICTURES, AdtrSettings, Plus
@@ -21,24 +21,26 @@ from adtr_jax.detectors import model_file
 from adtr_jax.detectors.adtr import AdtrDetector
 from adtr_jax.detectors.adtr_plus import AdtrPlusDetector, token_labels
 from adtr_jax.detectors.detector import Detector
+from adtr_jax.detectors.gtrans import GtransDetector
 from adtr_jax.detectors.learn import learn
 from adtr_jax.detectors.task import Task
 from adtr_jax.devices import hosts
 from adtr_jax.devices.feature_cache import FeatureCache
 from adtr_jax.errors import InputError
-from adtr_jax.evaluation import plots
+from adtr_jax.evaluation import figures, plots, sheets
 from adtr_jax.files import run_folder
 from adtr_jax.html_report.card import ModelCard
-from adtr_jax.html_report.evaluated import measured, write
+from adtr_jax.html_report.evaluated import measured, score_rows, write
 from adtr_jax.training.curves import Curves
 
 
 class Result(NamedTuple):
-    """The metrics on the test images, the seconds per stage, and the trained detector."""
+    """The metrics on the test images, the seconds per stage, the detector, the image scores."""
 
     metrics: dict[str, float]
     timings: dict[str, float]
     detector: Detector
+    scores: Float[np.ndarray, "m"]
 
 
 def train_and_evaluate(
@@ -50,6 +52,7 @@ def train_and_evaluate(
     memory_limit: int | None = None,
     keep_checkpoints: bool = False,
     pictures: int | None = PICTURES,
+    results: Path | None = None,
 ) -> Result:
     """Trains on a category's normal images, evaluates on its test images, and writes the results.
 
@@ -63,6 +66,7 @@ def train_and_evaluate(
             ones go to a folder beside `directory`. None: two fifths of the free memory.
         keep_checkpoints: keep those of the training once the model is written.
         pictures: as for `evaluated.write`.
+        results: for metrics, scores and pictures; None: `directory`, too.
 
     Raises:
         InputError: missing or damaged weights, or a directory that holds a run with other settings
@@ -70,7 +74,8 @@ def train_and_evaluate(
         Stopped: on Ctrl-C, after saving.
     """
     this = _Run(task, directory, memory_limit, keep_checkpoints, pictures)
-    return this.evaluated(this.normal_only(weights, retrain=retrain))
+    detector = this.normal_only(weights, retrain=retrain)
+    return this.evaluated(detector, directory if results is None else results)
 
 
 def train_and_evaluate_plus(
@@ -107,7 +112,8 @@ def train_and_evaluate_plus(
     hosts.agree("the anomalies", anomalies.fingerprint())
     before = _Run(task, normal_only, memory_limit, keep_checkpoints, pictures)
     adtr = cast(AdtrDetector, before.normal_only(weights, retrain=False))
-    metrics = measured(task, *before.scored(adtr))
+    maps, scores = before.scored(adtr)
+    metrics = measured(task, maps, scores)
     improved = AdtrPlusDetector.of(adtr, plus, anomalies)
     this = _Run(task, directory, memory_limit, keep_checkpoints, pictures)
     # Only the first process is sure to see the file, and only it makes the claim.
@@ -115,12 +121,19 @@ def train_and_evaluate_plus(
     fingerprint = task.fingerprint(weights) | anomalies.fingerprint() | {"normal_only_model": model}
     fingerprint |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
     this.claim(fingerprint, retrain=retrain)
-    result = this.evaluated(this.trained(improved))
-    return Result(metrics, before.timings, adtr), result
+    result = this.evaluated(this.trained(improved), directory)
+    return Result(metrics, before.timings, adtr, scores), result
 
 
-def save_tsne(detector: AdtrDetector, task: Task, path: Path) -> None:
-    """Saves Fig. 5: a t-SNE of 600 difference vectors of the test images, half anomalous."""
+class Differences(NamedTuple):
+    """Feature differences d(:, u) of test images: at most 600 positions, half of them anomalous."""
+
+    vectors: Float[np.ndarray, "p c"]
+    anomalous: Bool[np.ndarray, "p"]
+
+
+def save_tsne(detector: AdtrDetector, task: Task, path: Path) -> Differences:
+    """Saves Fig. 5 of the ADTR paper for one category, and returns what it shows."""
     side = detector.settings.tokens_per_side
     masks, n = task.required_masks, len(task.test_images)
     anomalous = [token_labels(np.asarray(masks[i : i + PART]), side) for i in range(0, n, PART)]
@@ -128,10 +141,47 @@ def save_tsne(detector: AdtrDetector, task: Task, path: Path) -> None:
     image, position = np.divmod(chosen, side**2)
     needed, place = np.unique(image, return_inverse=True)
     differences = detector.differences(task.test_images[needed], task.mesh)
-    vectors = differences.reshape(len(needed), side**2, -1)[place, position]
-    scores = np.linalg.norm(vectors, axis=-1)
+    shown = Differences(differences.reshape(len(needed), side**2, -1)[place, position], labels)
+    _draw_tsne(shown, task.settings.seed, path)
+    return shown
+
+
+def save_tsne_of_all(parts: Sequence[Differences], seed: int, path: Path) -> None:
+    """Saves Fig. 5 as the paper draws it, of several categories together.
+
+    Each has its own model. The 600 are drawn at random from those of the categories' own figures,
+    so that every category counts alike, however many test images it has.
+    """
+    vectors, anomalous = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    chosen, labels = plots.sample_positions(anomalous[:, None, None], seed)
+    _draw_tsne(Differences(vectors[chosen], labels), seed, path)
+
+
+def _draw_tsne(shown: Differences, seed: int, path: Path) -> None:
+    scores = np.linalg.norm(shown.vectors, axis=-1)
     if hosts.first():
-        plots.save_tsne(path, vectors, labels, scores, task.settings.seed)
+        plots.save_tsne(path, shown.vectors, shown.anomalous, scores, seed)
+
+
+def save_layer_maps(
+    detector: GtransDetector, task: Task, scores: Float[np.ndarray, "m"], path: Path
+) -> None:
+    """Saves Fig. 4 of the GTrans paper, of the overview's test images: at most nine.
+
+    Args:
+        scores: of all test images.
+    """
+    rows, settings = score_rows(task, scores), detector.settings
+    chosen = [i for group in figures.overview_groups(rows).values() for i in group]
+    images = np.asarray(task.test_images[chosen])
+    maps = detector.layer_maps(images, task.mesh)
+    if not hosts.first():
+        return
+    masks = None if task.masks is None else np.asarray(task.masks[chosen])
+    strides = enumerate((2**layer for layer in settings.layers), start=1)
+    captions = [f"layer {i} (stride {stride})" for i, stride in strides]
+    columns = dict(zip([*captions, f"fused ({settings.fusion})"], maps, strict=True))
+    sheets.save_layer_maps(path, images, masks, [rows[i] for i in chosen], columns)
 
 
 class _Run:
@@ -203,8 +253,8 @@ class _Run:
         score = functools.partial(detector.scores_in_parts, mesh=self.mesh)
         return self.task.scored(score, self.cache.directory)
 
-    def evaluated(self, detector: Detector) -> Result:
-        """Scores the test images, and writes metrics, scores and pictures to the folder."""
+    def evaluated(self, detector: Detector, directory: Path) -> Result:
+        """Scores the test images, and writes metrics, scores and pictures to a folder."""
         with self.timed("scoring"):
             maps, scores = self.scored(detector)
         with self.timed("metrics"):
@@ -216,11 +266,11 @@ class _Run:
 
         with self.timed("pictures"):
             results = maps, scores, values
-            write(self.task, self.directory, *results, card=card, pictures=self.pictures)
+            write(self.task, directory, *results, card=card, pictures=self.pictures)
         if hosts.first():
             earlier = run_folder.read_timings(self.directory)  # evaluating again keeps the others
             run_folder.write_timings(self.directory, earlier | self.timings)
-        return Result(values, self.timings, detector)
+        return Result(values, self.timings, detector, scores)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

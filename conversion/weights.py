@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from adtr_jax.backbones import PIXELS, PROVENANCE
+from adtr_jax.backbones import PIXELS, PROVENANCE, is_added
 from adtr_jax.errors import InputError
 from adtr_jax.files import digest
 from conversion import manifest, torch_file
@@ -69,20 +69,23 @@ def convert(name: str, *, checkpoint: Path | None = None, out: Path | None = Non
 def ensure(name: str, out: Path | None = None) -> Path:
     """The path of `out/name.safetensors`, converted now if it is missing.
 
-    `out` is `weights_folder()` if it is None.
+    `out` is `weights_folder()` if it is None. The weights of a network that another package adds
+    are not converted: `backbones.load` says so where they are missing.
 
     Raises:
         InputError: as `convert`.
     """
-    manifest.entry(name)
     out = weights_folder() if out is None else out
     target = out / f"{name}.safetensors"
+    if is_added(name):
+        return target
+    manifest.entry(name)
     return target if target.is_file() else convert(name, out=out)
 
 
 def licence(name: str) -> str:
-    """Returns the licence (SPDX) under which the checkpoint of `name` is published; "" if none."""
-    return "" if name == PIXELS else manifest.entry(name).licence
+    """Returns the licence (SPDX) of the checkpoint of `name`; "" if there is none, or no name."""
+    return "" if name == PIXELS or is_added(name) else manifest.entry(name).licence
 
 
 def _obtain(entry: manifest.Entry, checkpoint: Path | None, out: Path) -> tuple[bytes, str]:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -77,6 +78,7 @@ def _adtr_variants(settings: AdtrSettings) -> dict[str, Variants]:
 
 
 def _gtrans_variants() -> dict[str, Variants]:
+    # As Table 3 has them; the text has 3+4 for its last row. How they are added: `gtrans_map.fuse`.
     layers = {"1+2+3+4": (2, 3, 4, 5), "1+2+3": (2, 3, 4), "2+3+4": (3, 4, 5), "2+3": (3, 4)}
     return {
         "layers": {name: {"layers": taps, "fusion": "P4"} for name, taps in layers.items()},
@@ -109,15 +111,15 @@ def run(options: Ablation) -> bool:
     folder, used = options.out / study, set[Path]()
     for row, changed in variants(study, options.settings).items():
         settings = dataclasses.replace(options.settings, **changed)
+        out = folder / row.replace("/", "").replace(" ", "_")
         # Variants that differ in the evaluation alone share one training.
-        own = row.replace("/", "").replace(" ", "_")
         shared = changed and changed.keys() <= OF_THE_EVALUATION
-        out = folder / ("trained" if shared else own)
-        retrain = options.retrain and out not in used
-        used.add(out)
+        trained = folder / "trained" if shared else out
+        retrain = options.retrain and trained not in used
+        used.add(trained)
         this = dataclasses.replace(options, settings=settings, out=out, retrain=retrain)
         try:
-            _, measured, reports = measure(names, read, this)
+            _, measured, reports = measure(names, read, this, trained=trained)
         except Exception as error:  # of any type: the other variants still run
             if hosts.lost(error):
                 raise
@@ -127,10 +129,13 @@ def run(options: Ablation) -> bool:
         for path in reports:
             print(path)
         by_category[row] = measured
-        failed = [name for name, result in measured.items() if isinstance(result, str)]
-        results[row] = f"{', '.join(failed)} failed" if failed else report.mean(measured)
+        results[row] = _mean(measured)
     printed = (gtrans_paper if options.method == "gtrans" else adtr_paper).ABLATIONS[study]
     print(report.table(results, *printed, what=study))
+    for group, rows in by_group(by_category).items():
+        print(f"\nthe {group} alone")
+        theirs_of_group = gtrans_paper.GROUP_ABLATIONS[group].get(study, ())
+        print(report.table(rows, *theirs_of_group, what=study))
     done = {name: result for name, result in results.items() if not isinstance(result, str)}
     if not hosts.first():
         return len(done) == len(results)
@@ -144,6 +149,26 @@ def run(options: Ablation) -> bool:
         plots.save_bars(picture, list(done), values, theirs, " ".join(report.HEADINGS[metric]))
         print(picture)
     return len(done) == len(results)
+
+
+def by_group(by_category: Mapping[str, Results]) -> dict[str, Results]:
+    """Returns the means of the rows' textures, and of their objects, if they have both."""
+    from adtr_jax.data.mvtec_ad_archive import GROUPS
+    from adtr_jax.evaluation import report
+
+    means: dict[str, Results] = {}
+    for row, results in by_category.items():
+        for group, part in report.by_group(results, GROUPS).items():
+            means.setdefault(group, {})[row] = _mean(part)
+    return means
+
+
+def _mean(results: Mapping[str, Mapping[str, float] | str]) -> Mapping[str, float] | str:
+    """Returns the mean of all, or which failed."""
+    from adtr_jax.evaluation import report
+
+    failed = [name for name, result in results.items() if isinstance(result, str)]
+    return f"{', '.join(failed)} failed" if failed else report.mean(results)
 
 
 def defaults(settings: Settings) -> Ablation:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.config import Method, Plus, Settings, at_most
@@ -17,11 +17,21 @@ if TYPE_CHECKING:  # JAX is imported only after the command line is validated
     from adtr_jax.data.anomalies import Choice
     from adtr_jax.data.samples import Category
     from adtr_jax.detectors.adtr import AdtrDetector
-    from adtr_jax.evaluation.report import PaperRow
+    from adtr_jax.detectors.gtrans import GtransDetector
+    from adtr_jax.evaluation.report import Groups, PaperRow
+    from adtr_jax.run import Differences
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
 TITLES: dict[Method, str] = {"adtr": "ADTR", "gtrans": "GTrans"}
+
+
+class _Kept(NamedTuple):
+    """What is kept of all categories: ADTR's metrics, the last model's, and Fig. 5's vectors."""
+
+    before: Results
+    results: Results
+    differences: "list[Differences]"
 
 
 def chosen(word: str, known: Sequence[str]) -> Sequence[str]:
@@ -45,6 +55,8 @@ def run_categories(
     options: Options,
     paper: "Mapping[str, Sequence[PaperRow]] | None" = None,
     read_anomalies: ReadAnomalies | None = None,
+    *,
+    groups: "Groups | None" = None,
 ) -> bool:
     """Trains and evaluates one model per category, then prints the table of all.
 
@@ -55,6 +67,7 @@ def run_categories(
         read: returns a category, given its name.
         paper: the papers' rows, by method.
         read_anomalies: resolves `--anomalies`; `anomalies.read` by default.
+        groups: of the data set's categories, as for `report.table`.
 
     Returns:
         Whether all succeeded.
@@ -66,9 +79,10 @@ def run_categories(
         return True
     rows = paper or {}
     if before:
-        print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
+        table = report.table(before, *rows.get("ADTR", ()), groups=groups)
+        print(f"\nADTR, on the same test images\n{table}\n")
     method = "ADTR+" if before else TITLES[options.method]
-    print(f"{method}\n{report.table(results, *rows.get(method, ()))}")
+    print(f"{method}\n{report.table(results, *rows.get(method, ()), groups=groups)}")
     for path in reports:
         print(path)
     return not any(isinstance(result, str) for result in results.values())
@@ -79,11 +93,17 @@ def measure(
     read: Callable[[str], "Category"],
     options: Options,
     read_anomalies: ReadAnomalies | None = None,
+    *,
+    trained: Path | None = None,
 ) -> tuple[Results, Results, list[Path]]:
     """Trains and evaluates one model per category, as `run_categories` does.
 
     A category that fails is reported as its result and does not stop the others, unless it is the
     only one.
+
+    Args:
+        trained: where the models lie, if not with the results: commands whose settings differ in
+            the evaluation alone share them.
 
     Returns:
         ADTR's metrics by category, if ADTR+ is requested; and the metrics of the last model, or why
@@ -100,9 +120,12 @@ def measure(
     before: Results = {}
     results: Results = {}
     reports: list[Path] = []
+    kept = _Kept(before, results, differences=[])
     if options.method != "adtr" and (options.anomalies or options.tsne):
         flag = "anomalies" if options.anomalies else "tsne"
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
+    if options.method != "gtrans" and options.layer_maps:
+        raise InputError("--layer_maps is of GTrans: leave it out, or choose --method=gtrans")
     if options.memory is not None and not 0 <= options.memory < math.inf:
         raise InputError(f"--memory={options.memory} must be at least 0")
     at_most(options.pictures)  # raises where it makes no sense
@@ -115,7 +138,7 @@ def measure(
             with hosts.together():
                 category, chosen = _read(name, read, options, read_anomalies)
             hosts.agree("their images' names", [s.name for s in category.train + category.test])
-            directory = _run_one(category, chosen, options, before, results)
+            directory = _run_one(category, chosen, options, kept, trained)
             if directory is not None and options.report and hosts.first():
                 reports.append(page.write(directory))
         except Exception as error:  # of any type: the other categories still run
@@ -128,13 +151,19 @@ def measure(
                 raise
             results[name] = failure(error)
             print(f"{name}: {results[name]}", file=sys.stderr)
+    if len(kept.differences) > 1:
+        from adtr_jax import run
+
+        file = options.out / ("tsne_plus.png" if options.anomalies else "tsne.png")
+        run.save_tsne_of_all(kept.differences, options.settings.seed, file)
+        print(f"feature differences of {len(kept.differences)} categories: {file}\n")
     return before, results, reports
 
 
 def _together(options: Options) -> tuple[object, ...]:
     """Returns what all processes must agree on; folders may differ."""
     evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
-    return options.settings, options.plus, evaluated, options.pictures
+    return options.settings, options.plus, evaluated, options.pictures, options.layer_maps
 
 
 def ensure_weights(backbone: str, folder: Path) -> None:
@@ -173,39 +202,38 @@ def _run_one(
     category: "Category",
     chosen: "Choice | None",
     options: Options,
-    before: Results,
-    results: Results,
+    kept: _Kept,
+    trained: Path | None,
 ) -> Path | None:
     """Returns the folder of the results; None where there is nothing to measure."""
     from adtr_jax.devices import hosts
     from adtr_jax.files.lock import locked
 
-    folders = [options.out / category.name]
+    folders = [(trained or options.out) / category.name, options.out / category.name]
     if chosen is not None:
         folders.append(options.out / f"{category.name}+{chosen.name}")
     with ExitStack() as stack:
         with hosts.together():
-            for folder in folders if hosts.first() else ():
+            for folder in dict.fromkeys(folders) if hosts.first() else ():
                 stack.enter_context(locked(folder))
         if category.unmeasurable:
             good_only.run(category, options)
             return None
-        return _measured(category, chosen, options, folders[-1], before=before, results=results)
+        return _measured(category, chosen, options, folders, kept)
 
 
 def _measured(
     category: "Category",
     chosen: "Choice | None",
     options: Options,
-    directory: Path,
-    *,
-    before: Results,
-    results: Results,
+    folders: Sequence[Path],
+    kept: _Kept,
 ) -> Path:
-    """Returns the folder of the results, in which the model is trained and evaluated."""
+    """Returns the folder of the results: the last one. In the first ADTR or GTrans is trained."""
     from adtr_jax import run
     from adtr_jax.data import bit_depth
 
+    first, directory = folders[0], folders[-1]
     task = run.Task.read(category, options.settings, options.devices)
     if task.settings.bits is not None:
         print(f"{category.name}: {bit_depth.describe(task.settings.bits)}")
@@ -216,14 +244,15 @@ def _measured(
         result = run.train_and_evaluate(
             task,
             options.weights,
-            directory,
+            first,
             retrain=options.retrain,
             memory_limit=memory_limit,
             keep_checkpoints=options.keep_checkpoints,
             pictures=at_most(options.pictures),
+            results=directory,
         )
     else:
-        start = (task, options.out / category.name)
+        start = (task, first)
         normal_only, result = run.train_and_evaluate_plus(
             start,
             chosen.anomalies,
@@ -235,10 +264,14 @@ def _measured(
             keep_checkpoints=options.keep_checkpoints,
             pictures=at_most(options.pictures),
         )
-        before[category.name] = normal_only.metrics
-    results[category.name] = result.metrics
+        kept.before[category.name] = normal_only.metrics
+    kept.results[category.name] = result.metrics
     if options.tsne:
-        run.save_tsne(cast("AdtrDetector", result.detector), task, directory / "tsne.png")
+        detector = cast("AdtrDetector", result.detector)
+        kept.differences.append(run.save_tsne(detector, task, directory / "tsne.png"))
+    if options.layer_maps:
+        layered = cast("GtransDetector", result.detector)
+        run.save_layer_maps(layered, task, result.scores, directory / "layers.png")
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
     print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")
     return directory

@@ -20,7 +20,7 @@ def run(category: "Category", options: Options) -> None:
         InputError: options that `fit` does not have, or as `fit`.
         Stopped: on Ctrl-C, after saving.
     """
-    for flag in ("anomalies", "tsne", "hosts", "memory", "keep_checkpoints"):
+    for flag in ("anomalies", "tsne", "layer_maps", "hosts", "memory", "keep_checkpoints"):
         if getattr(options, flag):
             raise InputError(
                 f"{category.name}: {category.unmeasurable}, and --{flag} needs some: leave it out"

@@ -61,6 +61,7 @@ def source(
 
 
 def run(options: Mvtec) -> bool:
+    from adtr_jax.data.mvtec_ad_archive import GROUPS
     from adtr_jax.devices import hosts
     from experiments.papers import adtr as adtr_paper
     from experiments.papers import gtrans as gtrans_paper
@@ -69,7 +70,8 @@ def run(options: Mvtec) -> bool:
         names, read = source(options, measurable=False)
     wide = options.settings.backbone == "wide-resnet-50-2"
     gtrans = gtrans_paper.MVTEC_AD["GTrans-WR50" if wide else "GTrans-R34"]
-    return run_categories(names, read, options, adtr_paper.MVTEC_AD | {"GTrans": gtrans})
+    paper = adtr_paper.MVTEC_AD | {"GTrans": gtrans}
+    return run_categories(names, read, options, paper, groups=GROUPS)
 
 
 def defaults(settings: Settings) -> Mvtec:

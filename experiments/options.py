@@ -60,7 +60,10 @@ class Options:
     """ADTR+: go on from the normal-only model with anomalies; results go to OUT/CATEGORY+NAME.
     confetti, cutpaste or perlin make them; a folder holds your own, with or without masks."""
     tsne: bool = False
-    """Draw the feature differences as in the paper's Fig. 5 (tsne.png); needs masks."""
+    """ADTR: draw the feature differences as in its Fig. 5 (tsne.png), those of several categories
+    together, too, in OUT; needs masks."""
+    layer_maps: bool = False
+    """GTrans: draw the maps of its layers beside the fused one as in its Fig. 4 (layers.png)."""
     plus: Plus = field(default_factory=Plus)
     """How ADTR+ goes on."""
 

@@ -18,12 +18,14 @@ def common(tmp_path_factory) -> list[str]:
 
 
 def test_a_study_of_the_evaluation_trains_once(common):
+    """Every row has its own results; the model that they share lies in a folder of its own."""
     flags = [*common, "--study=coefficient", "--memory=0"]  # the features go to files
     result = run(*flags, module="experiments.ablation")
     assert result.returncode == 0, result.stderr
     folder = Path(common[2].partition("=")[2]) / "coefficient"
     assert {path.name for path in folder.iterdir()} == {
-        *("trained", "results.json", "image_auroc.png", "pixel_auroc.png")
+        *("trained", "half", "mse", "cos", "alpha"),
+        *("results.json", "image_auroc.png", "pixel_auroc.png"),
     }
     assert len(list((folder / "trained/.features").glob("*.features"))) == 2  # with held-out ones
     rows = json.loads((folder / "results.json").read_text())
@@ -32,8 +34,14 @@ def test_a_study_of_the_evaluation_trains_once(common):
     assert results[-1]["image_auroc"] == 1.0
     assert results[-1]["pixel_auroc"] > 0.95
     assert len({result["pixel_auroc"] for result in results}) == 4
-    metrics = json.loads((folder / "trained/stripes/metrics.json").read_text())
-    assert metrics == results[-1]
+    for row, by_category in rows.items():
+        own = folder / row / "stripes"
+        assert json.loads((own / "metrics.json").read_text()) == by_category["stripes"]
+        assert len(list((own / "pictures").iterdir())) == 16
+        assert (own / "report.html").exists() and not (own / "model.safetensors").exists()
+        assert f"pictures in {own / 'pictures'}" in result.stdout
+    assert (folder / "trained/stripes/model.safetensors").exists()
+    assert not (folder / "trained/stripes/metrics.json").exists()
     assert result.stdout.count("training") == 1
     assert "GTrans-R34" in result.stdout
     log = (folder / "trained/stripes/log.jsonl").read_text().splitlines()
@@ -48,6 +56,7 @@ def test_a_study_of_the_evaluation_trains_once(common):
     [
         ("mvtec", ["--method=gtrans", "--anomalies=confetti"], "--anomalies is of ADTR: leave it"),
         ("mvtec", ["--method=gtrans", "--tsne"], "--tsne is of ADTR: leave it out"),
+        ("mvtec", ["--layer_maps"], "--layer_maps is of GTrans: leave it out, or choose --method"),
         (
             "mvtec",
             ["--method=gtran"],

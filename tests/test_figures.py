@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adtr_jax.evaluation.canvas import COLOURS
 from adtr_jax.evaluation.figures import (
     BAR,
-    COLOURS,
     GAP,
     MARGIN,
     TICKS,

@@ -113,9 +113,13 @@ def test_calibration_and_scores_are_equations_15_to_19(prepared, images):
     maps, scores = calibrated.score(images[:3], device_mesh())
     few = jnp.asarray(images[:3])
     f_g = layers(calibrated.backbone, few)
-    expected = gtrans_map.anomaly_map(f_g, call(model, few, f_g), jnp.asarray(lambdas), 32)
+    by_layer = gtrans_map.layer_maps(f_g, call(model, few, f_g), jnp.asarray(lambdas), 32)
+    expected = gtrans_map.anomaly_map(by_layer)
     np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
     assert scores == pytest.approx(maps.max(axis=(1, 2)), rel=1e-6)
+    shown = calibrated.layer_maps(images[:3], device_mesh())
+    for ours, theirs in zip(shown, [*by_layer, expected], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.max()))
 
 
 def test_centres_places_every_layer_where_the_network_saw_it(prepared, images):

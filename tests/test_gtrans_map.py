@@ -133,30 +133,32 @@ def test_smooth_is_scipys_gaussian_filter(size, sigma):
 def test_anomaly_map_is_equation_19():
     f_g, f_m = _features(0.5)
     expected = twin.anomaly_map(_torch(f_g), _torch(f_m), LAMBDAS.tolist(), 56).numpy()
-    compiled = jax.jit(lambda g, m: gtrans_map.anomaly_map(g, m, jnp.asarray(LAMBDAS), 56))
+
+    @jax.jit
+    def compiled(g, m):
+        return gtrans_map.anomaly_map(gtrans_map.layer_maps(g, m, jnp.asarray(LAMBDAS), 56))
+
     ours = np.asarray(compiled(_jax(f_g), _jax(f_m)))
     assert ours.shape == (3, 56, 56)
     assert np.abs(ours / expected - 1).max() < 1e-5
 
 
-def test_anomaly_map_weighs_and_fuses_as_told():
+def test_a_layers_map_is_weighed_as_told():
     f_g, f_m = (_jax(f) for f in _features(0.5))
     lambdas = jnp.asarray(LAMBDAS)
-    # One layer's map alone is scaled by its weight: the ratio of two maps is that of the weights.
+    # A layer's map is scaled by its weight: the ratio of two maps is that of the weights.
     half, by_mse = (
-        gtrans_map.anomaly_map(f_g, f_m, lambdas, 20, weighting=kind, fusion="P1")
-        for kind in ("half", "mse")
+        gtrans_map.layer_maps(f_g, f_m, lambdas, 20, weighting=kind)[2] for kind in ("half", "mse")
     )
     ratio = np.asarray(by_mse / half)
     a_mse = np.asarray(gtrans_map.squared_distance(f_g[2], f_m[2]))
     assert ratio == pytest.approx(np.broadcast_to(2 * a_mse[:, None, None], ratio.shape), rel=1e-5)
 
 
-def test_anomaly_map_places_positions_where_it_is_told():
+def test_layer_maps_place_positions_where_it_is_told():
     f_g = [jnp.zeros((1, 14, 14, 2)), jnp.zeros((1, 7, 7, 2))]
     f_m = [f.at[0, 3, 3].set(1.0) for f in f_g]
     at = [(4.0, 1.0), (8.0, -11.0)]  # both put position 3 at pixel 13
-    maps = gtrans_map.anomaly_map(
-        f_g, f_m, jnp.ones(2), 56, weighting="half", fusion="P4", pixels=at
-    )
+    layers = gtrans_map.layer_maps(f_g, f_m, jnp.ones(2), 56, weighting="half", pixels=at)
+    maps = gtrans_map.anomaly_map(layers, "P4")
     assert np.unravel_index(np.asarray(maps[0]).argmax(), (56, 56)) == (13, 13)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adtr_jax.errors import InputError
-from adtr_jax.evaluation.figures import COLOURS
+from adtr_jax.evaluation.canvas import COLOURS
 from adtr_jax.evaluation.plots import (
     LayerStudy,
     sample_positions,
@@ -15,6 +15,7 @@ from adtr_jax.evaluation.plots import (
     save_identical_mapping,
     save_tsne,
 )
+from adtr_jax.run import Differences, save_tsne_of_all
 from adtr_jax.training.curves import Curves
 
 
@@ -170,3 +171,15 @@ def test_identical_mapping_holds_matrix_curves_and_errors(tmp_path, drawn):
     means = [line.get_xdata()[0] for line in axes[2].lines]
     assert means == pytest.approx([normal.mean(), anomalous.mean()])
     assert axes[2].get_xlim() == axes[5].get_xlim()  # one axis for the errors of both rows
+
+
+def test_fig_5_of_all_categories_holds_vectors_of_each(tmp_path, drawn):
+    """As many normal as anomalous ones of each, told apart by s(u), which is the colour."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([False, True], 10)
+    parts = [Differences(rng.normal(10 * i, 1, (20, 4)), labels) for i in range(3)]
+    save_tsne_of_all(parts, 0, tmp_path / "tsne.png")
+    for points in drawn[0].axes[0].collections:
+        assert len(points.get_offsets()) == 30
+        category = np.round(np.asarray(points.get_array()) / 20).astype(int)
+        assert np.bincount(category).tolist() == [10, 10, 10]

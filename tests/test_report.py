@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from adtr_jax.data.mvtec_ad_archive import CATEGORIES
+from adtr_jax.data.mvtec_ad_archive import CATEGORIES, GROUPS
 from adtr_jax.evaluation.metrics import METRICS
 from adtr_jax.evaluation.report import HEADINGS, ScoreRow, table, write
-from experiments.papers import adtr
+from experiments.papers import adtr, gtrans
 
 ALL = {name: 0.9 + i / 100 for i, name in enumerate(METRICS)}
 IMAGE_ONLY = {"image_auroc": 0.5, "image_ap": 0.25, "image_f1_max": 1.0}
@@ -145,6 +145,28 @@ def test_papers_value_stands_beside_a_single_category():
     lines = table({"cat": IMAGE_ONLY}, *adtr.CIFAR10["ADTR+"]).split("\n")
     assert lines[2].split() == ["cat", "50.0", "91.7", "25.0", "100.0"]
     assert len(lines) == 4
+
+
+def test_textures_and_objects_have_means_beside_the_papers():
+    image_auroc, *_ = gtrans.MVTEC_AD["GTrans-R34"]
+    results = {name: {"image_auroc": 0.5} for name in CATEGORIES} | {"tile": {"image_auroc": 1.0}}
+    lines = table(results, image_auroc, groups=GROUPS).split("\n")
+    assert [line.split() for line in lines[-3:]] == [
+        ["mean", "of", "5", "textures", "60.0", "99.6"],
+        ["mean", "of", "10", "objects", "50.0", "98.7"],
+        ["mean", "of", "15", "53.3", "99.0"],
+    ]
+    lines = table(results | {"wood": "killed"}, image_auroc, groups=GROUPS).split("\n")
+    assert [line.split()[2:] for line in lines[-4:-1]] == [
+        ["4", "textures", "62.5", "-"],
+        ["10", "objects", "50.0", "98.7"],
+        ["14", "53.6", "-"],
+    ]
+
+
+@pytest.mark.parametrize("names", [("tile", "wood"), ("tile", "cable", "solar"), ("tile",)])
+def test_one_group_or_other_data_have_no_means_of_groups(names):
+    assert "ures" not in table(dict.fromkeys(names, IMAGE_ONLY), groups=GROUPS)
 
 
 def test_paper_is_not_named_beside_other_data():

@@ -21,6 +21,14 @@ CATEGORIES = (
     "wood",
     "zipper",
 )
+# The two kinds of them, in the order of the papers' tables.
+GROUPS = {
+    "textures": ("carpet", "grid", "leather", "tile", "wood"),
+    "objects": (
+        *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
+        *("pill", "screw", "toothbrush", "transistor", "zipper"),
+    ),
+}
 
 # MVTec moves the file occasionally: the URL may change, the file may not.
 ARCHIVE = Archive(

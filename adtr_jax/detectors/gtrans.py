@@ -111,19 +111,43 @@ class GtransDetector(Detector):
         self, backbone: Backbone, params: Params, rest: Rest, pixels: Array
     ) -> tuple[Float[Array, "b s s"], Float[Array, "b s s"]]:
         """Eqs. 15 to 19; the positions are the map's pixels."""
+        layers = self._layer_maps(backbone, params, rest, pixels)
+        maps = gtrans_map.anomaly_map(layers, self.settings.fusion)
+        return maps, maps
+
+    def layer_maps(self, images: Images, mesh: Mesh) -> list[Float[np.ndarray, "n s s"]]:
+        """Computes the weighted maps of the critical layers, and the fused one, as in Fig. 4.
+
+        Args:
+            images: RGB in 0..255; every process takes its share and returns all results.
+            mesh: all devices.
+        """
+        network, kernels = extraction.frozen(self.backbone)
+
+        def function(state: Any, pixels: Array) -> tuple[Array, ...]:
+            kernels, params, rest = state
+            layers = self._layer_maps(network(kernels), params, rest, pixels)
+            return *layers, gtrans_map.anomaly_map(layers, self.settings.fusion)
+
+        state = (kernels, self.params, self.rest)
+        size = extraction.images_at_once(self.settings, mesh)
+        return BatchedFunction(function, state, mesh, size=size, label="maps").compute_all(images)
+
+    def _layer_maps(
+        self, backbone: Backbone, params: Params, rest: Rest, pixels: Array
+    ) -> list[Float[Array, "b s s"]]:
+        """`gtrans_map.layer_maps`; the arguments are those of `maps`."""
         settings = self.settings
         f_g = features.extract_layers(backbone, pixels, settings)
         model = nnx.merge(self.graph, params, rest)
         placed = None
         if settings.placement == "centres":
             placed = [(2.0**i, backbone.centres[i - 1]) for i in settings.layers]
-        maps = gtrans_map.anomaly_map(
+        return gtrans_map.layer_maps(
             f_g,
             model(pixels, f_g),
             model.lambdas[...],
             settings.image_size,
             weighting=settings.coefficient,
-            fusion=settings.fusion,
             pixels=placed,
         )
-        return maps, maps

@@ -96,6 +96,10 @@ def fuse(maps: Sequence[Float[Array, "b s s"]], fusion: Fusion) -> Float[Array, 
     P1: 3. P2: 1*3. P3: 2*3. P4: 1+2+3, as Eq. 19 and Table 3 have it, and of any number of layers.
     P5: 1*2*3. P6: 1*3 + 2*3, the paper's choice.
 
+    Of Table 3 the paper says that its maps are "simply" added (Section 5.1). That may mean without
+    Eq. 18's weights; here they are weighted, as Eq. 19 is printed and as P4 is: the row of layers
+    1+2+3 has P4's values.
+
     Raises:
         InputError: another fusion than P4 of other than three layers.
     """
@@ -131,20 +135,16 @@ def smooth(maps: Float[Array, "b s s"], sigma: float = SIGMA) -> Float[Array, "b
     return jnp.einsum("ip,bpq,jq->bij", rows, maps, rows, precision=exact)
 
 
-def anomaly_map(
+def layer_maps(
     f_g: Sequence[Float[Array, "b _ _ _"]],
     f_m: Sequence[Float[Array, "b _ _ _"]],
     lambda_: Float[Array, "l"],
     size: int,
     *,
     weighting: Coefficient = "alpha",
-    fusion: Fusion = "P6",
     pixels: Sequence[tuple[float, float]] | None = None,
-) -> Float[Array, "b s s"]:
-    """Eq. 19: `M = G_sigma(sum_l alpha_l R(P_l))`, the sum replaced by a fusion of Table 7.
-
-    Table 7's products are taken of the weighted maps. The image's score is the maximum of M
-    (Section 3.4): `scoring.image_score(..., "max")`.
+) -> list[Float[Array, "b s s"]]:
+    """`alpha_l R(P_l)` of Eq. 19 for every critical layer: what Fig. 4 shows beside the whole.
 
     Args:
         f_g: AGN's features, `[b h_l w_l c_l]` with h_l = w_l, from shallow to deep.
@@ -152,18 +152,32 @@ def anomaly_map(
         lambda_: of every layer, from `lambdas`.
         size: s, in pixels.
         weighting: which coefficient weighs the layers (Table 6).
-        fusion: how the weighted maps become one.
         pixels: spacing and offset of every layer's positions in the image, for R; None resizes
             bilinearly from corner to corner (align_corners=True): the paper does not say how.
-
-    Raises:
-        InputError: as `fuse`.
     """
     maps = []
     for i, (g, m) in enumerate(zip(f_g, f_m, strict=True)):
         weight = coefficient(g, m, lambda_[i], weighting)
         resized = scoring.score_map(layer_map(g, m), size, pixels[i] if pixels else None)
         maps.append(weight[:, None, None] * resized)
+    return maps
+
+
+def anomaly_map(
+    maps: Sequence[Float[Array, "b s s"]], fusion: Fusion = "P6"
+) -> Float[Array, "b s s"]:
+    """Eq. 19: `M = G_sigma(sum_l alpha_l R(P_l))`, the sum replaced by a fusion of Table 7.
+
+    Table 7's products are taken of the weighted maps. The image's score is the maximum of M
+    (Section 3.4): `scoring.image_score(..., "max")`.
+
+    Args:
+        maps: as `layer_maps` returns them.
+        fusion: how they become one.
+
+    Raises:
+        InputError: as `fuse`.
+    """
     return smooth(fuse(maps, fusion))
 
 

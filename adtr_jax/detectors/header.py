@@ -10,6 +10,7 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
+from adtr_jax import backbones
 from adtr_jax.config import SETTINGS, Settings
 from adtr_jax.errors import InputError, one_line
 from adtr_jax.files.digest import BLANK
@@ -65,7 +66,12 @@ class Header:
             raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
         if fields["format"] == 1:
             fields.setdefault("file_sha256", "")
-        kind = SETTINGS[fields.pop("method")]
+        kind, name = SETTINGS[fields.pop("method")], fields["settings"]["backbone"]
+        if not backbones.is_known(name):
+            raise InputError(
+                f"was trained on the backbone {name}, which no installed package adds: install the "
+                "one that does"
+            )
         fields |= {"settings": _of_json(kind, fields["settings"])}
         return _checked(cls, fields)
 

@@ -1,4 +1,4 @@
-"""From the feature difference to the score map and the image score (Eqs. 2 and 3, Section 4.2)."""
+"""From the feature difference to the score map and the image score (Eqs. 2 and 3, Section 3.1)."""
 
 import jax
 import jax.numpy as jnp

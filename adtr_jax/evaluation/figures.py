@@ -5,18 +5,15 @@ them. Figures are created without pyplot: no global state, no display. Sizes are
 positions are relative to the top left corner.
 """
 
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -24,17 +21,16 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from adtr_jax.data.lazy import LazyArray
+from adtr_jax.evaluation import canvas
 from adtr_jax.evaluation.overlay import OUTLINE, overlay
 from adtr_jax.evaluation.quantile import quantiles
 from adtr_jax.evaluation.report import ScoreRow
-from adtr_jax.files.plain_name import drawable, plain_name
+from adtr_jax.files.plain_name import plain_name
 
-COLOURS = matplotlib.colormaps["inferno"]
 # The scale runs between these quantiles of all pixels' scores; what lies outside takes its ends.
 QUANTILES = (0.01, 0.995)
 NORMAL, ANOMALOUS = "#3b6fb6", "#d1495b"
 
-DPI = 100
 MARGIN, GAP = 14, 8
 BAR, TICKS = 14, 72  # the colour bar and the room for its ticks and label
 PICTURE_SIDE = 256  # small images are enlarged by an integer factor to at least this side
@@ -54,8 +50,12 @@ class Scale:
     @classmethod
     def of(cls, score_maps: Float[np.ndarray, "n s s"]) -> "Scale":
         """The scale of the score maps of all processes, each of which has some, by `QUANTILES`."""
-        low, high = map(float, quantiles(score_maps, QUANTILES))
-        return cls(low, high if high > low else low + 1.0)
+        return cls.between(*quantiles(score_maps, QUANTILES))
+
+    @classmethod
+    def between(cls, low: float, high: float) -> "Scale":
+        """The scale from `low` to `high`, which may be equal."""
+        return cls(float(low), float(high) if high > low else float(low) + 1.0)
 
     @property
     def norm(self) -> Normalize:
@@ -152,23 +152,25 @@ def save_overview(path: Path, findings: Findings) -> None:
     cell, top, left = OVERVIEW_SIDE + 4, 64, 2 * MARGIN
     right = left + cell * sum(len(group) for group in groups.values()) + GAP * len(groups)
     height = cell * len(findings.captions) - 4
-    figure = _figure(right + BAR + TICKS, top + height + MARGIN)
+    figure = canvas.new_figure(right + BAR + TICKS, top + height + MARGIN)
     for line, caption in enumerate(findings.captions):
         middle = top + line * cell + OVERVIEW_SIDE // 2
-        _put_text(figure, caption, left - 6, middle, size=8, ha="right", va="center", rotation=90)
+        canvas.put_text(
+            figure, caption, left - 6, middle, size=8, ha="right", va="center", rotation=90
+        )
     for heading, group in groups.items():
-        _put_text(figure, heading, left, 20, size=10, weight="bold")
+        canvas.put_text(figure, heading, left, 20, size=10, weight="bold")
         for i in group:
             row = findings.rows[i]
-            text = f"{_cut(row.defect, 20)}\n{row.score:.4g}"
-            _put_text(figure, text, left + OVERVIEW_SIDE // 2, top - 5, size=8, ha="center")
+            text = f"{canvas.cut(row.defect, 20)}\n{row.score:.4g}"
+            canvas.put_text(figure, text, left + OVERVIEW_SIDE // 2, top - 5, size=8, ha="center")
             for line, panel in enumerate(findings.panels(i)):
                 small = Image.fromarray(panel).resize((OVERVIEW_SIDE, OVERVIEW_SIDE))
-                _put_image(figure, np.asarray(small), left, top + line * cell)
+                canvas.put_image(figure, np.asarray(small), left, top + line * cell)
             left += cell
         left += GAP
-    _put_colour_bar(figure, right, top, height, findings.scale)
-    _save(figure, path)
+    _put_scale(figure, right, top, height, findings.scale)
+    canvas.save(figure, path)
 
 
 def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
@@ -177,7 +179,7 @@ def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
     Args:
         auroc: the image AUROC in [0, 1], for the title.
     """
-    figure = Figure(figsize=(5.6, 3.2), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(5.6, 3.2), dpi=canvas.DPI, layout="constrained")
     ax = figure.subplots()
     edges = np.histogram_bin_edges([row.score for row in rows], bins=30).tolist()
     for label, name, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
@@ -187,7 +189,7 @@ def save_histogram(path: Path, rows: Sequence[ScoreRow], auroc: float) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="best", frameon=False)
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def picture_names(rows: Sequence[ScoreRow]) -> list[str]:
@@ -212,13 +214,13 @@ def _picture_frame(findings: Findings, side: int) -> tuple[Image.Image, list[tup
     top = 56
     corners = [(MARGIN + i * (side + GAP), top) for i in range(len(findings.captions))]
     right = corners[-1][0] + side + GAP
-    figure = _figure(right + BAR + TICKS, top + side + MARGIN)
+    figure = canvas.new_figure(right + BAR + TICKS, top + side + MARGIN)
     for caption, (left, _) in zip(findings.captions, corners, strict=True):
-        _put_text(figure, caption, left + side // 2, top - 5, size=9, ha="center")
-    _put_colour_bar(figure, right, top, side, findings.scale)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), corners
+        canvas.put_text(figure, caption, left + side // 2, top - 5, size=9, ha="center")
+    _put_scale(figure, right, top, side, findings.scale)
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    return Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB"), corners
 
 
 def overview_groups(rows: Sequence[ScoreRow]) -> dict[str, list[int]]:
@@ -235,62 +237,10 @@ def overview_groups(rows: Sequence[ScoreRow]) -> dict[str, list[int]]:
 
 def _title(row: ScoreRow, length: int) -> str:
     tail = f"   {'anomalous' if row.label else 'normal'}   score {row.score:.4g}"
-    return _cut(f"{row.defect} / {PurePosixPath(row.path).name}", length - len(tail)) + tail
+    return canvas.cut(f"{row.defect} / {PurePosixPath(row.path).name}", length - len(tail)) + tail
 
 
-def _cut(text: str, length: int) -> str:
-    text = drawable(text)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _figure(width: int, height: int) -> Figure:
-    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-
-
-def _put_image(figure: Figure, image: RGB, left: int, top: int) -> None:
-    """Draws pixel for pixel; axes would resample the image."""
-    bottom = round(figure.bbox.height) - top - image.shape[0]
-    figure.figimage(image, left, bottom, origin="upper")
-
-
-def _put_text(
-    figure: Figure,
-    text: str,
-    x: int,
-    y: int,
-    *,
-    size: int,
-    ha: str = "left",
-    va: str = "bottom",
-    rotation: int = 0,
-    weight: str = "normal",
-) -> None:
-    width, height = figure.bbox.width, figure.bbox.height
-    # A file name may contain a dollar sign, which would start a formula.
-    figure.text(
-        x / width,
-        1 - y / height,
-        text,
-        fontsize=size,
-        ha=ha,
-        va=va,
-        rotation=rotation,
-        weight=weight,
-        parse_math=False,
-    )
-
-
-def _put_colour_bar(figure: Figure, left: int, top: int, side: int, scale: Scale) -> None:
-    width, height = figure.bbox.width, figure.bbox.height
-    ax = figure.add_axes((left / width, 1 - (top + side) / height, BAR / width, side / height))
-    bar = figure.colorbar(ScalarMappable(scale.norm, COLOURS), cax=ax, extend="both")
-    bar.ax.tick_params(labelsize=8)
+def _put_scale(figure: Figure, left: int, top: int, side: int, scale: Scale) -> None:
     low, high = (f"{100 * q:g} %" for q in QUANTILES)
-    bar.set_label(f"anomaly score ({low} to {high} of all pixels)", fontsize=8)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with warnings.catch_warnings():
-        # A file name may contain a character that the font lacks; it is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(path)
+    label = f"anomaly score ({low} to {high} of all pixels)"
+    canvas.put_colour_bar(figure, (left, top, BAR, side), scale.norm, label)

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from adtr_jax.errors import InputError
-from adtr_jax.evaluation.figures import ANOMALOUS, COLOURS, DPI, NORMAL, QUANTILES, Scale
+from adtr_jax.evaluation.canvas import COLOURS, DPI
+from adtr_jax.evaluation.figures import ANOMALOUS, NORMAL, QUANTILES, Scale
 from adtr_jax.training.curves import Curves
 
 PAPER = "#b9bec6"  # the paper's bars
@@ -124,8 +125,7 @@ def save_tsne(
 
     perplexity = min(PERPLEXITY, (len(differences) - 1) / 3)
     places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(differences)
-    low, high = (float(q) for q in np.quantile(scores, QUANTILES))
-    norm = Scale(low, high if high > low else low + 1.0).norm
+    norm = Scale.between(*np.quantile(scores, QUANTILES)).norm
     figure = _figure(6.2, 5.0)
     ax = figure.subplots()
     legend = []

@@ -1,8 +1,8 @@
 """The results of an evaluation, as files and as tables."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adtr_jax.evaluation.metrics import METRICS
@@ -53,6 +53,7 @@ class PaperRow:
         categories: all categories that `mean` is over.
         values: category -> value in [0, 1], for the categories that are known.
         mean: the mean as printed, in [0, 1]; None for the variants of an ablation, which have none.
+        group_means: likewise of each group of the categories that the paper gives one of.
     """
 
     method: str
@@ -60,6 +61,7 @@ class PaperRow:
     categories: tuple[str, ...]
     values: Mapping[str, float]
     mean: float | None
+    group_means: Mapping[str, float] = field(default_factory=dict)
 
 
 def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow]) -> None:
@@ -86,34 +88,60 @@ def write(directory: Path, metrics: Mapping[str, float], rows: Sequence[ScoreRow
 
 
 Results = Mapping[str, Mapping[str, float] | str]  # category -> metrics, or why it failed
+Groups = Mapping[str, Sequence[str]]  # a group's name -> its categories
 
 
-def table(results: Results, *papers: PaperRow, what: str = "category") -> str:
+def table(
+    results: Results, *papers: PaperRow, what: str = "category", groups: Groups | None = None
+) -> str:
     """Returns the results as aligned text, in per cent with one decimal as in the papers.
 
     Args:
         papers: rows of a paper. Their values stand beside those of the same category; a mean stands
             beside a mean over the same categories, else in a line below the table.
         what: what the names are; only several of "category" have a mean.
+        groups: those of a data set whose categories have means of their own, as `by_group` says.
 
     Returns:
         Lines without a newline at the end: two lines of heading, one per category, and if there are
         several the mean of those that did not fail. A metric that a category lacks has no mean.
     """
-    done = [name for name, values in results.items() if not isinstance(values, str)]
-    rows: list[_Row] = list(results.items())
+    done = _done(results)
+    parts: dict[str, Results] = {}  # what each mean is over
     if what == "category" and len(results) > 1 and done:
-        rows.append((f"mean of {len(done)}", mean(results)))
+        parts = by_group(results, groups or {}) | {"": results}
+    rows: list[_Row] = list(results.items())
+    for group, part in parts.items():
+        rows.append((f"mean of {len(_done(part))} {group}".rstrip(), mean(part)))
     columns: list[_Column] = []
     for metric, heading in HEADINGS.items():
         values = [None if isinstance(row, str) else row.get(metric) for _, row in rows]
         columns.append((heading, values))
         for paper in papers:
             if paper.metric == metric:
-                beside = _paper_values(results, done, paper)[: len(rows)]
+                beside = [paper.values.get(name) for name in results]
+                for group, part in parts.items():
+                    printed = paper.group_means.get(group) if group else paper.mean
+                    whole = (groups or {}).get(group, paper.categories)
+                    beside.append(printed if set(_done(part)) == set(whole) else None)
                 columns.append((("paper's", paper.method), beside))
     known = [column for column in columns if any(value is not None for value in column[1])]
     return _align(rows, known, what) + "".join(_paper_note(done, paper) for paper in papers)
+
+
+def by_group(results: Results, groups: Groups) -> dict[str, Results]:
+    """Returns the results of each group, where several have some that did not fail.
+
+    There are none where a category is in no group: the data are others. And none where all are in
+    one: its mean is the mean of all.
+    """
+    members = {name for group in groups.values() for name in group}
+    parts: dict[str, Results] = {
+        group: {name: values for name, values in results.items() if name in own}
+        for group, own in groups.items()
+    }
+    parts = {group: part for group, part in parts.items() if _done(part)}
+    return parts if set(results) <= members and len(parts) > 1 else {}
 
 
 def mean(results: Results) -> dict[str, float]:
@@ -123,15 +151,12 @@ def mean(results: Results) -> dict[str, float]:
     return {name: sum(values[name] for values in done) / len(done) for name in common if done}
 
 
-def _paper_values(
-    results: Iterable[str], done: Iterable[str], paper: PaperRow
-) -> list[float | None]:
-    """Returns the paper's value of each category, and its mean if ours is over the same ones."""
-    mean = paper.mean if set(done) == set(paper.categories) else None
-    return [*(paper.values.get(name) for name in results), mean]
+def _done(results: Results) -> list[str]:
+    """The categories that did not fail."""
+    return [name for name, values in results.items() if not isinstance(values, str)]
 
 
-def _paper_note(done: Iterable[str], paper: PaperRow) -> str:
+def _paper_note(done: Sequence[str], paper: PaperRow) -> str:
     """Returns the paper's mean as a line, if its categories overlap with ours but differ."""
     if paper.mean is None or set(done) == set(paper.categories):
         return ""

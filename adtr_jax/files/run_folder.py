@@ -20,7 +20,7 @@ CURVES = "curves.png"
 # the claim last. Nothing else in the folder is touched.
 PARTS = (
     *(MODEL, CHECKPOINTS, LOG, CURVES, "tensorboard", "metrics.json", "scores.csv"),
-    *(TIMINGS, "overview.png", "histogram.png", "tsne.png", "pictures"),
+    *(TIMINGS, "overview.png", "sheet.png", "histogram.png", "tsne.png", "layers.png", "pictures"),
     *("report.html", "model_card.json", "images.jsonl", "previews", "predictions", CLAIM),
 )
 

@@ -18,7 +18,7 @@ from adtr_jax.data.lazy import PART
 from adtr_jax.data.samples import Sample
 from adtr_jax.detectors.task import Task
 from adtr_jax.devices import hosts
-from adtr_jax.evaluation import figures, metrics, report
+from adtr_jax.evaluation import figures, metrics, report, sheets
 from adtr_jax.evaluation.preview import save_previews
 from adtr_jax.files.scratch import scratch
 from adtr_jax.html_report.card import ModelCard
@@ -68,6 +68,14 @@ def measured(
     return metrics.evaluate(scores, labels, maps, masks)
 
 
+def score_rows(task: Task, scores: Float[np.ndarray, "m"]) -> list[report.ScoreRow]:
+    """Returns the result of every test image, given its score."""
+    return [
+        report.ScoreRow(sample.name, str(sample.defect), sample.label, float(score))
+        for sample, score in zip(task.category.test, scores, strict=True)
+    ]
+
+
 def write(
     task: Task,
     directory: Path,
@@ -90,13 +98,11 @@ def write(
         pictures: how many are drawn, of the images that `selection.choose_judged` chooses; None:
             one of each image.
     """
-    rows = [
-        report.ScoreRow(sample.name, str(sample.defect), sample.label, float(score))
-        for sample, score in zip(task.category.test, scores, strict=True)
-    ]
+    rows = score_rows(task, scores)
     shown = Shown.of(rows, None if decision is None else decision.threshold, pictures)
     scale = figures.Scale.of(maps)
-    maps = _of_all(maps, shown.all, directory, len(rows))
+    columns = sheets.sheet_columns(rows, task.masks is not None)
+    maps = _of_all(maps, np.union1d(shown.all, columns), directory, len(rows))
     if not hosts.first():
         return
     report.write(directory, values, rows)
@@ -105,6 +111,7 @@ def write(
         shutil.rmtree(directory / "pictures", ignore_errors=True)
         figures.save_pictures(directory / "pictures", findings, shown.pictures.tolist())
         figures.save_overview(directory / "overview.png", findings)
+        sheets.save_sheet(directory / "sheet.png", findings, columns)
         figures.save_histogram(directory / "histogram.png", rows, values["image_auroc"])
         samples, settings = task.category.test, task.settings
         keep(directory, samples, findings, settings, shown.listed, card=card(), decision=decision)

@@ -165,7 +165,10 @@ class GTransHead(nnx.Module):
             effect; its Fig. 2 and the sentence before Eq. 12 map D_out. `encoder` ("pure encoder")
             maps E_out, and AGN has no Tokenizer. `none` ("without TFM") maps nothing, F_M = F_T:
             the paper does not say what is left, but its Mapper maps "the token output by TFM", so
-            that the plain imitation of AGN by Trans remains. The head then has no parameters.
+            that the plain imitation of AGN by Trans remains. The head then has no parameters. Of
+            the tokens that are mapped each layer has its own g. The paper divides D_out "into g
+            groups" and maps them to the features' spaces, of which there is one a layer; as many
+            groups as layers are what Eq. 12 has keys and values for, and how E_in is made up.
         blocks: S, the encoder blocks, and as many decoder blocks; 2 in the paper.
         query_from: whose feature map X_q of Eq. 12 is taken from: `agn`'s, as printed, or
             `trans`'s, so that AGN's map does not steer what is to be compared with it.
