@@ -1,16 +1,16 @@
-"""The loop of the experiments: one model per category, one table."""
+"""The loop of the experiments: one model per category, or one for all, and one table."""
 
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.config import Method, Plus, Settings, at_most
 from adtr_jax.errors import InputError, one_line, unknown
-from experiments import good_only
+from experiments import good_only, unified
 from experiments.options import Options
 
 if TYPE_CHECKING:  # JAX is imported only after the command line is validated
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # JAX is imported only after the command line is validated
     from adtr_jax.data.samples import Category
     from adtr_jax.detectors.adtr import AdtrDetector
     from adtr_jax.evaluation.report import PaperRow
+    from adtr_jax.run import Result, Task
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
@@ -46,14 +47,14 @@ def run_categories(
     paper: "Mapping[str, Sequence[PaperRow]] | None" = None,
     read_anomalies: ReadAnomalies | None = None,
 ) -> bool:
-    """Trains and evaluates one model per category, then prints the table of all.
+    """Trains and evaluates one model per category, or one for all, then prints the table of all.
 
     With `--anomalies` ADTR+ follows, and ADTR's results on the same test images are a separate
     table.
 
     Args:
         read: returns a category, given its name.
-        paper: the papers' rows, by method.
+        paper: the papers' rows, by method; of one model per category.
         read_anomalies: resolves `--anomalies`; `anomalies.read` by default.
 
     Returns:
@@ -64,7 +65,7 @@ def run_categories(
     before, results, reports = measure(names, read, options, read_anomalies)
     if not results:  # nothing to measure
         return True
-    rows = paper or {}
+    rows = {} if options.unified else paper or {}
     if before:
         print(f"\nADTR, on the same test images\n{report.table(before, *rows.get('ADTR', ()))}\n")
     method = "ADTR+" if before else TITLES[options.method]
@@ -80,7 +81,7 @@ def measure(
     options: Options,
     read_anomalies: ReadAnomalies | None = None,
 ) -> tuple[Results, Results, list[Path]]:
-    """Trains and evaluates one model per category, as `run_categories` does.
+    """Trains and evaluates one model per category or one for all, as `run_categories` does.
 
     A category that fails is reported as its result and does not stop the others, unless it is the
     only one.
@@ -91,7 +92,8 @@ def measure(
         that were written.
 
     Raises:
-        InputError: incompatible options, unavailable weights, or what the only category raises.
+        InputError: incompatible options, unavailable weights, or what the only category or the one
+            model for all raises.
     """
     from adtr_jax.devices import hosts
     from adtr_jax.devices.sharding import device_mesh
@@ -100,40 +102,50 @@ def measure(
     before: Results = {}
     results: Results = {}
     reports: list[Path] = []
+    _check(options)
+    hosts.agree("what they are to do", (names, _together(options)))
+    device_mesh(options.devices)  # raises before anything is downloaded, read or trained
+    with hosts.together():
+        ensure_weights(options.settings.backbone, options.weights)
+    with unified.trained(names, read, options) if options.unified else nullcontext() as one:
+        for name in names:
+            try:
+                if one is not None:
+                    directory = _noted(*one.evaluate(name, options), options, results)
+                else:
+                    category, chosen = _read(name, read, options, read_anomalies)
+                    directory = _run_one(category, chosen, options, before, results)
+                if directory is not None and options.report and hosts.first():
+                    reports.append(page.write(directory))
+            except Exception as error:  # of any type: the other categories still run
+                if hosts.lost(error):
+                    raise
+                if name in results:  # what is measured is measured, whatever became of a picture
+                    print(f"warning: {name}: {failure(error)}", file=sys.stderr)
+                    continue
+                if len(names) == 1:
+                    raise
+                results[name] = failure(error)
+                print(f"{name}: {results[name]}", file=sys.stderr)
+    return before, results, reports
+
+
+def _check(options: Options) -> None:
+    """Raises InputError if options make no sense, or not together."""
     if options.method != "adtr" and (options.anomalies or options.tsne):
         flag = "anomalies" if options.anomalies else "tsne"
         raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
     if options.memory is not None and not 0 <= options.memory < math.inf:
         raise InputError(f"--memory={options.memory} must be at least 0")
-    at_most(options.pictures)  # raises where it makes no sense
-    hosts.agree("what they are to do", (names, _together(options)))
-    device_mesh(options.devices)  # raises before anything is downloaded, read or trained
-    with hosts.together():
-        ensure_weights(options.settings.backbone, options.weights)
-    for name in names:
-        try:
-            with hosts.together():
-                category, chosen = _read(name, read, options, read_anomalies)
-            hosts.agree("their images' names", [s.name for s in category.train + category.test])
-            directory = _run_one(category, chosen, options, before, results)
-            if directory is not None and options.report and hosts.first():
-                reports.append(page.write(directory))
-        except Exception as error:  # of any type: the other categories still run
-            if hosts.lost(error):
-                raise
-            if name in results:  # what is measured is measured, whatever became of a picture
-                print(f"warning: {name}: {failure(error)}", file=sys.stderr)
-                continue
-            if len(names) == 1:
-                raise
-            results[name] = failure(error)
-            print(f"{name}: {results[name]}", file=sys.stderr)
-    return before, results, reports
+    at_most(options.pictures)
+    if options.unified and options.anomalies is not None:
+        raise InputError("--anomalies is of one model a category: leave it out, or --unified")
 
 
 def _together(options: Options) -> tuple[object, ...]:
     """Returns what all processes must agree on; folders may differ."""
     evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
+    evaluated += (options.unified,)
     return options.settings, options.plus, evaluated, options.pictures
 
 
@@ -160,13 +172,16 @@ def _read(
 ) -> "tuple[Category, Choice | None]":
     """Reads the category, and the anomalies if requested."""
     from adtr_jax.data import anomalies
+    from adtr_jax.devices import hosts
 
-    category = read(name)
-    if options.anomalies is None or category.unmeasurable:
-        return category, None
-    choose = read_anomalies or anomalies.read
-    chosen = choose(options.anomalies, category, options.settings, options.plus)
-    return chosen.category, chosen
+    with hosts.together():
+        category, chosen = read(name), None
+        if options.anomalies is not None and not category.unmeasurable:
+            choose = read_anomalies or anomalies.read
+            chosen = choose(options.anomalies, category, options.settings, options.plus)
+            category = chosen.category
+    hosts.agree("their images' names", [s.name for s in category.train + category.test])
+    return category, chosen
 
 
 def _run_one(
@@ -211,14 +226,13 @@ def _measured(
         print(f"{category.name}: {bit_depth.describe(task.settings.bits)}")
     if options.tsne:
         _ = task.required_masks  # before anything is trained
-    memory_limit = None if options.memory is None else int(1e9 * options.memory)
     if chosen is None:
         result = run.train_and_evaluate(
             task,
             options.weights,
             directory,
             retrain=options.retrain,
-            memory_limit=memory_limit,
+            memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
             pictures=at_most(options.pictures),
         )
@@ -231,12 +245,21 @@ def _measured(
             options.weights,
             directory,
             retrain=options.retrain,
-            memory_limit=memory_limit,
+            memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
             pictures=at_most(options.pictures),
         )
         before[category.name] = normal_only.metrics
-    results[category.name] = result.metrics
+    return _noted(task, result, directory, options, results)
+
+
+def _noted(
+    task: "Task", result: "Result", directory: Path, options: Options, results: Results
+) -> Path:
+    """Returns the folder, after noting the metrics, drawing what is left to draw, and a line."""
+    from adtr_jax import run
+
+    results[task.category.name] = result.metrics
     if options.tsne:
         run.save_tsne(cast("AdtrDetector", result.detector), task, directory / "tsne.png")
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())

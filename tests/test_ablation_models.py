@@ -59,6 +59,7 @@ def f():
     ("name", "count"),
     [
         ("adtr", 7_873_488),
+        ("layerwise_query", 7_873_488 + 3 * 256 * 256),
         ("no_query", 7_873_488 - 256 * 256),
         # Twelve attention layers: four dense layers 256 -> 256 each become one 512 -> 256.
         ("no_attention", 7_873_488 - 12 * (4 * 257 * 256 - 513 * 256)),
@@ -73,6 +74,8 @@ def test_parameter_count(name, count):
 def test_the_variants_lack_the_part_they_are_named_for():
     full = names("adtr")
     assert names("no_query") == full - {"query"}
+    queries = {f"decoder.{i}.query" for i in range(4)}
+    assert names("layerwise_query") == (full - {"query"}) | queries
     left = {name for name in names("no_attention") if "attention." in name}
     assert len(left) == 12 * 2 and all(".project." in name for name in left)
     assert names("no_attention") - left == {name for name in full if "attention." not in name}
@@ -118,6 +121,7 @@ def test_gradient_is_finite_and_reaches_every_parameter(model, f):
 
 DIRECT = {
     "adtr": partial(ADTR, CHANNELS, TOKENS, depth=2),
+    "layerwise_query": partial(ADTR, CHANNELS, TOKENS, depth=2, layerwise=True),
     "no_query": partial(ADTR, CHANNELS, TOKENS, depth=2, query=False),
     "no_attention": partial(ADTR, CHANNELS, TOKENS, depth=2, attention=False),
     "cnn": partial(CNN, CHANNELS),
@@ -194,7 +198,9 @@ def test_aligned_attention_looks_where_it_stands():
 def test_names_come_without_jax():
     code = "import sys, adtr_jax.models as m; print(m.NAMES, 'jax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert printed.stdout == b"('adtr', 'no_query', 'no_attention', 'cnn') False\n"
+    assert printed.stdout == (
+        b"('adtr', 'layerwise_query', 'no_query', 'no_attention', 'cnn') False\n"
+    )
 
 
 class TestPixels:
