@@ -1,6 +1,7 @@
 """One model for several categories, as a user types it, on small generated images."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,14 @@ import pytest
 from stripes import SIDE, call, write_category
 
 import adtr_jax
+from adtr_jax.config import AdtrSettings
+from experiments import ablation
 
-SMALL = ["--backbone=pixels", f"--image_size={SIDE}", "--width=32", "--heads=4", "--depth=1"]
-SMALL += ["--hidden=64", "--batch_size=8", "--learning_rate=2e-3", "--dropout=0", "--pictures=0"]
-LEARNING = [*SMALL, "--layers", "4", "--epochs=30", "--image_score=top"]
+SMALL = [  # a detector that learns the stripes in a second
+    *("--backbone=pixels", "--layers", "4", f"--image_size={SIDE}", "--model=no_attention"),
+    *("--width=32", "--depth=1", "--hidden=64", "--epochs=30", "--batch_size=8"),
+    *("--learning_rate=2e-3", "--dropout=0", "--image_score=top", "--pictures=0"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +43,7 @@ def data(tmp_path_factory) -> Path:
 def finished(data, tmp_path_factory) -> tuple[Path, str]:
     """The folder of a finished run, and what the command printed."""
     out = tmp_path_factory.mktemp("out")
-    flags = [f"--data={data}", f"--out={out}", *LEARNING]
+    flags = [f"--data={data}", f"--out={out}", *SMALL]
     result = call("--category=waves,stripes", "--unified", *flags)
     assert result.returncode == 0, result.stderr
     return out, result.stdout
@@ -76,7 +81,7 @@ def test_the_models_folder_is_loaded_as_any(finished, data):
 def test_the_same_command_evaluates_again_and_other_categories_are_refused(finished, data):
     out, _ = finished
     model = (out / "unified/model.safetensors").stat().st_mtime_ns
-    flags = [f"--data={data}", f"--out={out}", *LEARNING, "--unified"]
+    flags = [f"--data={data}", f"--out={out}", *SMALL, "--unified"]
     again = call("--category=stripes,waves", *flags)  # in whatever order
     assert again.returncode == 0, again.stderr
     assert (out / "unified/model.safetensors").stat().st_mtime_ns == model
@@ -106,7 +111,7 @@ def test_the_same_command_evaluates_again_and_other_categories_are_refused(finis
     ],
 )
 def test_bad_input_is_one_line(module, flags, message, data, tmp_path):
-    where = [f"--data={data}", f"--out={tmp_path}", *LEARNING, "--unified"]
+    where = [f"--data={data}", f"--out={tmp_path}", *SMALL, "--unified"]
     result = call(*flags, *where, module=f"experiments.{module}")
     assert result.returncode == 2
     assert message in result.stderr.strip().splitlines()[-1]
@@ -114,38 +119,28 @@ def test_bad_input_is_one_line(module, flags, message, data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_study_has_a_row_for_each_of_uniads_parts(data, tmp_path):
-    flags = [f"--data={data}", f"--out={tmp_path}", *SMALL, "--layers", "3", "--token_stride=8"]
-    flags += ["--epochs=1", "--no_report", "--study=unified"]
-    result = call("--category=stripes,waves", *flags, module="experiments.ablation")
-    assert result.returncode == 0, result.stderr
-    rows = json.loads((tmp_path / "unified/results.json").read_text())
-    assert [*rows] == [
-        *("ADTR", "neighbour mask", "layer-wise query", "jitter", "clipping", "all"),
-        "all of layers 1-4",
-    ]
-    assert all(row.keys() == {"stripes", "waves"} for row in rows.values())
-    changed = {}
-    for row in rows:
-        folder = tmp_path / "unified" / row.replace(" ", "_") / "unified"
-        held = json.loads((folder / "settings.json").read_text())
-        changed[row] = [held[key] for key in ("neighbours", "model", "jitter", "clip", "layers")]
-    assert changed == {
-        "ADTR": [None, "adtr", None, None, [3]],
-        "neighbour mask": [7, "adtr", None, None, [3]],
-        "layer-wise query": [None, "layerwise_query", None, None, [3]],
-        "jitter": [None, "adtr", 20.0, None, [3]],
-        "clipping": [None, "adtr", None, 0.1, [3]],
-        "all": [7, "layerwise_query", 20.0, 0.1, [3]],
-        "all of layers 1-4": [7, "layerwise_query", 20.0, 0.1, [1, 2, 3, 4]],
+def test_the_study_has_a_row_for_each_of_uniads_parts():
+    settings = AdtrSettings(layers=(2, 3))
+    rows = ablation.variants("unified", settings)
+    made = {row: dataclasses.replace(settings, **changed) for row, changed in rows.items()}
+    names = ("neighbours", "model", "jitter", "clip", "layers")
+    assert {row: tuple(getattr(each, name) for name in names) for row, each in made.items()} == {
+        "ADTR": (None, "adtr", None, None, (2, 3)),
+        "neighbour mask": (7, "adtr", None, None, (2, 3)),
+        "layer-wise query": (None, "layerwise_query", None, None, (2, 3)),
+        "jitter": (None, "adtr", 20.0, None, (2, 3)),
+        "clipping": (None, "adtr", None, 0.1, (2, 3)),
+        "all": (7, "layerwise_query", 20.0, 0.1, (2, 3)),
+        "all of layers 1-4": (7, "layerwise_query", 20.0, 0.1, (1, 2, 3, 4)),
     }
-    scores = {json.dumps(row) for row in rows.values()}
-    assert len(scores) == len(rows)  # no part is without effect
 
 
-def test_a_study_that_cannot_be_says_so_before_anything_is_trained(data, tmp_path):
-    flags = [f"--data={data}", f"--out={tmp_path}", *LEARNING, "--study=unified"]
-    result = call("--category=stripes", *flags, module="experiments.ablation")
-    assert result.returncode == 2
-    assert "--neighbours=7 must be odd, above 0 and below 4, the tokens" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_the_study_is_of_one_model_and_checked_before_anything_is_trained(data, tmp_path):
+    flags = ["--category=stripes", f"--data={data}", f"--out={tmp_path}", *SMALL, "--study=unified"]
+    flags += ["--model=adtr"]
+    few = call(*flags, module="experiments.ablation")
+    assert few.returncode == 2
+    assert "--neighbours=7 must be odd, above 0 and below 4, the tokens" in few.stderr
+    plus = call(*flags, "--token_stride=8", "--anomalies=confetti", module="experiments.ablation")
+    assert plus.returncode == 1
+    assert plus.stderr.count("--anomalies is of one model a category: leave it out") == 7
