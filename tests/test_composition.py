@@ -56,8 +56,9 @@ def adtr(name):
 
 
 def many_tokens():
-    """ADTR's layers in a loop, their attention in blocks."""
-    settings = AdtrSettings(**{**vars(TINY), "image_size": 23 * 16})
+    """UniAD's layers in a loop, their attention in blocks."""
+    uniad = {"model": "layerwise_query", "neighbours": 7}
+    settings = AdtrSettings(**{**vars(TINY), "image_size": 23 * 16, **uniad})
     return made(lambda rngs: models.create(settings, 12, rngs=rngs)), features(2, 23, 23, 12)
 
 
@@ -82,8 +83,12 @@ def taps(network, images):
 
 
 MODULES = {
-    **{name: lambda name=name: (call, *adtr(name)) for name in models.NAMES},
-    "adtr, many tokens": lambda: (call, *many_tokens()),
+    **{
+        name: lambda name=name: (call, *adtr(name))
+        for name in models.NAMES
+        if name != "layerwise_query"
+    },
+    "UniAD, many tokens": lambda: (call, *many_tokens()),
     **{
         f"efficientnet {name}": lambda s=s: (
             taps,
