@@ -102,6 +102,7 @@ def measure(
     before: Results = {}
     results: Results = {}
     reports: list[Path] = []
+    directory: Path | None
     _check(options)
     hosts.agree("what they are to do", (names, _together(options)))
     device_mesh(options.devices)  # raises before anything is downloaded, read or trained
@@ -144,9 +145,8 @@ def _check(options: Options) -> None:
 
 def _together(options: Options) -> tuple[object, ...]:
     """Returns what all processes must agree on; folders may differ."""
-    evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
-    evaluated += (options.unified,)
-    return options.settings, options.plus, evaluated, options.pictures
+    trained = options.devices, options.retrain, options.unified, options.anomalies is None
+    return options.settings, options.plus, trained, options.tsne, options.pictures
 
 
 def ensure_weights(backbone: str, folder: Path) -> None:
@@ -258,10 +258,11 @@ def _noted(
 ) -> Path:
     """Returns the folder, after noting the metrics, drawing what is left to draw, and a line."""
     from adtr_jax import run
+    from adtr_jax.files import run_folder
 
     results[task.category.name] = result.metrics
     if options.tsne:
         run.save_tsne(cast("AdtrDetector", result.detector), task, directory / "tsne.png")
-    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
+    spent = run_folder.timings_line(result.timings)
     print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")
     return directory

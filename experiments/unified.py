@@ -47,6 +47,7 @@ def trained(
     from adtr_jax.data import bit_depth
     from adtr_jax.data.samples import united
     from adtr_jax.devices import hosts
+    from adtr_jax.files import run_folder
     from adtr_jax.files.lock import locked
 
     directory = options.out / NAME
@@ -76,4 +77,6 @@ def trained(
             memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
         )
+        if model.timings:  # it was not trained before
+            print(f"{NAME}: {run_folder.timings_line(model.timings)}; model in {directory}\n")
         yield Unified(model, tasks)

@@ -51,7 +51,7 @@ def finished(data, tmp_path_factory) -> tuple[Path, str]:
 
 def test_one_model_is_trained_on_all_and_evaluated_on_each(finished):
     out, printed = finished
-    assert "unified: 32 normal images of 2 categories\n" in printed
+    assert "unified: 32 normal images of 2 categories\nunified: features" in printed
     assert {path.name for path in out.iterdir()} == {"unified"}
     folder = out / "unified"
     names = json.loads((folder / "settings.json").read_text())["training images"]
