@@ -24,7 +24,8 @@ SMALL = {"basic": Layout((1, 1, 1, 1), None), "bottleneck": Layout((1, 1, 1, 1),
 
 
 def features(*shape):
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    numbers = np.random.default_rng(0).standard_normal(shape)
+    return jax.device_put(numbers.astype(np.float32))  # what modules say that they take
 
 
 def made(create):
@@ -39,7 +40,7 @@ def made(create):
                 spread *= 10 / np.sqrt(np.prod(leaf.shape[:-1]))
             case "scale" | "var":
                 spread += 1
-        return spread.astype(leaf.dtype)
+        return jax.device_put(spread.astype(leaf.dtype))
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(numbers, state))
 
