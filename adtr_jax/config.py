@@ -10,7 +10,7 @@ from adtr_jax import backbones
 from adtr_jax.errors import InputError
 
 Method = Literal["adtr", "gtrans"]
-ModelName = Literal["adtr", "no_query", "no_attention", "cnn"]
+ModelName = Literal["adtr", "layerwise_query", "no_query", "no_attention", "cnn"]
 ImageScore = Literal["pooled_max", "max", "mean", "top", "relative"]
 MaskFilter = Literal["keep", "nearest"]
 Bits = Literal[8, 10, 12, 14, 16]
@@ -71,6 +71,9 @@ class Settings:
     """The share of the epochs after which `step` lowers the learning rate."""
     weight_decay: float = 1e-4
     """See `optimiser`."""
+    clip: float | None = None
+    """The largest norm of the gradient of all parameters; a larger one is scaled down to it. UniAD:
+    0.1."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation, float32 in full precision; parameters and optimiser stay float32."""
     placement: Literal["corners", "centres"] = "corners"
@@ -85,12 +88,12 @@ class Settings:
     neighbour, and of a defect that it would lose every pixel that the defect touches is marked.
     nearest: as in the papers, and small defects may count as normal."""
     seed: int = 0
-    """Of the parameters, the order of the images and the dropout."""
+    """Of the parameters, the order of the images, the dropout and the jitter."""
 
     def __post_init__(self) -> None:
         """Raises InputError if a value is invalid."""
         backbones.require_known(self.backbone)
-        for name in ("image_size", "epochs", "batch_size", "learning_rate"):
+        for name in ("image_size", "epochs", "batch_size", "learning_rate", "clip"):
             require_positive(name, getattr(self, name))
         if self.image_size < 32:
             raise InputError(f"--image_size={self.image_size} must be at least 32")
@@ -150,7 +153,14 @@ class AdtrSettings(Settings):
     hidden: int = 1024
     """Channels between the two dense layers of an FFN."""
     model: ModelName = "adtr"
-    """What reconstructs the features: adtr, or a row of Table 4a: no_query, no_attention, cnn."""
+    """What reconstructs the features: adtr; layerwise_query, with a query in every layer of the
+    decoder (UniAD); or a row of Table 4a: no_query, no_attention, cnn."""
+    neighbours: int | None = None
+    """No token attends to the window of so many positions a side around it, and so not to itself.
+    Odd; UniAD: 7."""
+    jitter: float | None = None
+    """Scale of the noise on the features that the model reconstructs, in training only: of a
+    standard deviation of so many c-ths of the token's norm, c being its channels. UniAD: 20."""
     standardise: bool = False
     """Bring every feature channel to mean 0 and standard deviation 1 on the training images."""
     token_stride: int = 16
@@ -176,10 +186,22 @@ class AdtrSettings(Settings):
             raise InputError("--image_score=relative is of standardised features: --standardise")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout={self.dropout} must be at least 0 and below 1")
-        for name in ("width", "heads", "depth", "hidden"):
+        for name in ("width", "heads", "depth", "hidden", "jitter"):
             require_positive(name, getattr(self, name))
         if self.width % self.heads:
             raise InputError(f"--width={self.width} must be a multiple of --heads={self.heads}")
+        if self.neighbours is not None:
+            self._check_neighbours(self.neighbours)
+
+    def _check_neighbours(self, size: int) -> None:
+        if self.model in ("no_attention", "cnn"):
+            raise InputError(f"--neighbours is of attention, and --model={self.model} has none")
+        side = self.tokens_per_side
+        if size < 1 or size % 2 == 0 or size >= side:
+            raise InputError(
+                f"--neighbours={size} must be odd, above 0 and below {side}, the tokens on a side "
+                "of the feature maps: each token attends to those outside of its window"
+            )
 
     @property
     def tokens_per_side(self) -> int:
@@ -237,9 +259,9 @@ class GtransSettings(Settings):
 SETTINGS: Mapping[Method, type[Settings]] = {"adtr": AdtrSettings, "gtrans": GtransSettings}
 
 
-def require_positive(name: str, value: float | int) -> None:
-    """Raises InputError if the option `name` is not a positive number."""
-    if not 0 < value < math.inf:
+def require_positive(name: str, value: float | int | None) -> None:
+    """Raises InputError if the option `name` is not a positive number; None: it is not in use."""
+    if value is not None and not 0 < value < math.inf:
         raise InputError(f"--{name}={value} must be greater than 0")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,54 @@ def train_and_evaluate(
     this = _Run(task, directory, memory_limit, keep_checkpoints, pictures)
     detector = this.normal_only(weights, retrain=retrain)
     return this.evaluated(detector, directory if results is None else results)
+
+
+class Trained(NamedTuple):
+    """A detector, the file of its model, and the seconds per stage of its training."""
+
+    detector: Detector
+    file: Path
+    timings: dict[str, float]
+
+
+def train(
+    task: Task,
+    weights: Path,
+    directory: Path,
+    *,
+    retrain: bool = False,
+    memory_limit: int | None = None,
+    keep_checkpoints: bool = False,
+) -> Trained:
+    """Trains on normal images, as `train_and_evaluate` does, and evaluates nothing."""
+    this = _Run(task, directory, memory_limit, keep_checkpoints)
+    detector = this.normal_only(weights, retrain=retrain)
+    this.write_timings()
+    return Trained(detector, this.model, this.timings)
+
+
+def evaluate(
+    trained: Trained,
+    task: Task,
+    directory: Path,
+    *,
+    retrain: bool = False,
+    pictures: int | None = PICTURES,
+) -> Result:
+    """Evaluates a model on test images, and writes the results to a folder of their own.
+
+    Args:
+        trained: its file may lie anywhere but in `directory`.
+        directory: as for `train_and_evaluate`.
+        retrain: delete what the directory holds of another run.
+        pictures: as for `evaluated.write`.
+
+    Raises:
+        InputError: the directory holds another run.
+    """
+    this = _Run(task, directory, pictures=pictures, model=trained.file)
+    this.claim({"model": os.path.relpath(trained.file, directory)}, retrain=retrain)
+    return this.evaluated(trained.detector, directory)
 
 
 def train_and_evaluate_plus(
@@ -191,14 +240,16 @@ class _Run:
         self,
         task: Task,
         directory: Path,
-        memory_limit: int | None,
-        keep_checkpoints: bool,
-        pictures: int | None,
+        memory_limit: int | None = None,
+        keep_checkpoints: bool = False,
+        pictures: int | None = PICTURES,
+        *,
+        model: Path | None = None,
     ):
         self.task, self.directory, self.keep_checkpoints = task, directory, keep_checkpoints
         self.pictures = pictures
         self.cache = FeatureCache(directory.parent / ".features", memory_limit)
-        self.model = directory / run_folder.MODEL
+        self.model = model or directory / run_folder.MODEL
         self.mesh = task.mesh
         self.timings: dict[str, float] = {}
 
@@ -267,10 +318,14 @@ class _Run:
         with self.timed("pictures"):
             results = maps, scores, values
             write(self.task, directory, *results, card=card, pictures=self.pictures)
-        if hosts.first():
-            earlier = run_folder.read_timings(self.directory)  # evaluating again keeps the others
-            run_folder.write_timings(self.directory, earlier | self.timings)
+        self.write_timings()
         return Result(values, self.timings, detector, scores)
+
+    def write_timings(self) -> None:
+        """Notes the seconds of the stages; those of others that were noted before stay."""
+        if hosts.first():
+            earlier = run_folder.read_timings(self.directory)
+            run_folder.write_timings(self.directory, earlier | self.timings)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -1,8 +1,9 @@
-"""The papers' ablation studies, each on one category or on all.
+"""The papers' ablation studies, each on one category or on all; UniAD's with one model for all.
 
 python -m experiments.ablation --study=attention --category=grid
 python -m experiments.ablation --study=scales --category=all --data=DIR
 python -m experiments.ablation --study=fusion --category=grid
+python -m experiments.ablation --study=unified --category=all
 """
 
 import dataclasses
@@ -31,10 +32,16 @@ from experiments.categories import Results, failure, measure
 from experiments.mvtec import Mvtec, source
 from experiments.options import main
 
-AdtrStudy = Literal["attention", "target", "backbone", "scales"]
+AdtrStudy = Literal["attention", "target", "backbone", "scales", "unified"]
 GtransStudy = Literal["layers", "tfm", "coefficient", "fusion"]
 Study = Literal[AdtrStudy, GtransStudy]
 Variants = dict[str, dict[str, Any]]
+_UNIAD: Variants = {
+    "neighbour mask": {"neighbours": 7},
+    "layer-wise query": {"model": "layerwise_query"},
+    "jitter": {"jitter": 20.0},
+    "clipping": {"clip": 0.1},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +50,9 @@ class Ablation(Mvtec):
 
     study: Study
     """Of ADTR (Table 4): attention: the attention layers and the query. target: pixels or features.
-    backbone: four networks. scales: the last layer or several. Of GTrans (Tables 3 to 7): layers:
-    which are critical. tfm: its structure and depth. coefficient: what weighs the layers' maps.
-    fusion: how they become one."""
+    backbone: four networks. scales: the last layer or several. unified: what UniAD adds, one model
+    for all categories. Of GTrans (Tables 3 to 7): layers: which are critical. tfm: its structure
+    and depth. coefficient: what weighs the layers' maps. fusion: how they become one."""
 
 
 def method_of(study: str) -> Method:
@@ -61,6 +68,7 @@ def variants(study: Study, settings: Settings) -> Variants:
 
 def _adtr_variants(settings: AdtrSettings) -> dict[str, Variants]:
     patches = round(math.log2(settings.token_stride))  # the layer whose patches are the tokens
+    uniad = dict(change for part in _UNIAD.values() for change in part.items())
     return {
         "attention": {
             "CNN": {"model": "cnn"},
@@ -74,6 +82,9 @@ def _adtr_variants(settings: AdtrSettings) -> dict[str, Variants]:
             for name in ("resnet-18", "resnet-34", "efficientnet-b0", "efficientnet-b4")
         },
         "scales": {"last layer": {"layers": settings.layers[-1:]}, "multi-scale": {}},
+        "unified": {"ADTR": {}}
+        | _UNIAD
+        | {"all": uniad, "all of layers 1-4": uniad | {"layers": (1, 2, 3, 4)}},
     }
 
 
@@ -109,15 +120,24 @@ def run(options: Ablation) -> bool:
     results: Results = {}
     by_category: dict[str, Results] = {}
     folder, used = options.out / study, set[Path]()
-    for row, changed in variants(study, options.settings).items():
-        settings = dataclasses.replace(options.settings, **changed)
+    changes = variants(study, options.settings)
+    settings = {  # all of them are checked before anything is trained
+        row: dataclasses.replace(options.settings, **changed) for row, changed in changes.items()
+    }
+    for row, changed in changes.items():
         out = folder / row.replace("/", "").replace(" ", "_")
         # Variants that differ in the evaluation alone share one training.
         shared = changed and changed.keys() <= OF_THE_EVALUATION
         trained = folder / "trained" if shared else out
         retrain = options.retrain and trained not in used
         used.add(trained)
-        this = dataclasses.replace(options, settings=settings, out=out, retrain=retrain)
+        this = dataclasses.replace(
+            options,
+            settings=settings[row],
+            out=out,
+            retrain=retrain,
+            unified=options.unified or study == "unified",
+        )
         try:
             _, measured, reports = measure(names, read, this, trained=trained)
         except Exception as error:  # of any type: the other variants still run
@@ -130,7 +150,7 @@ def run(options: Ablation) -> bool:
             print(path)
         by_category[row] = measured
         results[row] = _mean(measured)
-    printed = (gtrans_paper if options.method == "gtrans" else adtr_paper).ABLATIONS[study]
+    printed = (gtrans_paper if options.method == "gtrans" else adtr_paper).ABLATIONS.get(study, ())
     print(report.table(results, *printed, what=study))
     for group, rows in by_group(by_category).items():
         print(f"\nthe {group} alone")

@@ -1,16 +1,16 @@
-"""The loop of the experiments: one model per category, one table."""
+"""The loop of the experiments: one model per category, or one for all, and one table."""
 
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from adtr_jax.backbones import PIXELS
 from adtr_jax.config import Method, Plus, Settings, at_most
 from adtr_jax.errors import InputError, one_line, unknown
-from experiments import good_only
+from experiments import good_only, unified
 from experiments.options import Options
 
 if TYPE_CHECKING:  # JAX is imported only after the command line is validated
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # JAX is imported only after the command line is validated
     from adtr_jax.detectors.adtr import AdtrDetector
     from adtr_jax.detectors.gtrans import GtransDetector
     from adtr_jax.evaluation.report import Groups, PaperRow
-    from adtr_jax.run import Differences
+    from adtr_jax.run import Differences, Result, Task
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
@@ -58,14 +58,14 @@ def run_categories(
     *,
     groups: "Groups | None" = None,
 ) -> bool:
-    """Trains and evaluates one model per category, then prints the table of all.
+    """Trains and evaluates one model per category, or one for all, then prints the table of all.
 
     With `--anomalies` ADTR+ follows, and ADTR's results on the same test images are a separate
     table.
 
     Args:
         read: returns a category, given its name.
-        paper: the papers' rows, by method.
+        paper: the papers' rows, by method; of one model per category.
         read_anomalies: resolves `--anomalies`; `anomalies.read` by default.
         groups: of the data set's categories, as for `report.table`.
 
@@ -77,7 +77,7 @@ def run_categories(
     before, results, reports = measure(names, read, options, read_anomalies)
     if not results:  # nothing to measure
         return True
-    rows = paper or {}
+    rows = {} if options.unified else paper or {}
     if before:
         table = report.table(before, *rows.get("ADTR", ()), groups=groups)
         print(f"\nADTR, on the same test images\n{table}\n")
@@ -96,7 +96,7 @@ def measure(
     *,
     trained: Path | None = None,
 ) -> tuple[Results, Results, list[Path]]:
-    """Trains and evaluates one model per category, as `run_categories` does.
+    """Trains and evaluates one model per category or one for all, as `run_categories` does.
 
     A category that fails is reported as its result and does not stop the others, unless it is the
     only one.
@@ -111,7 +111,8 @@ def measure(
         that were written.
 
     Raises:
-        InputError: incompatible options, unavailable weights, or what the only category raises.
+        InputError: incompatible options, unavailable weights, or what the only category or the one
+            model for all raises.
     """
     from adtr_jax.devices import hosts
     from adtr_jax.devices.sharding import device_mesh
@@ -121,36 +122,35 @@ def measure(
     results: Results = {}
     reports: list[Path] = []
     kept = _Kept(before, results, differences=[])
-    if options.method != "adtr" and (options.anomalies or options.tsne):
-        flag = "anomalies" if options.anomalies else "tsne"
-        raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
-    if options.method != "gtrans" and options.layer_maps:
-        raise InputError("--layer_maps is of GTrans: leave it out, or choose --method=gtrans")
-    if options.memory is not None and not 0 <= options.memory < math.inf:
-        raise InputError(f"--memory={options.memory} must be at least 0")
-    at_most(options.pictures)  # raises where it makes no sense
+    directory: Path | None
+    _check(options)
     hosts.agree("what they are to do", (names, _together(options)))
     device_mesh(options.devices)  # raises before anything is downloaded, read or trained
     with hosts.together():
         ensure_weights(options.settings.backbone, options.weights)
-    for name in names:
-        try:
-            with hosts.together():
-                category, chosen = _read(name, read, options, read_anomalies)
-            hosts.agree("their images' names", [s.name for s in category.train + category.test])
-            directory = _run_one(category, chosen, options, kept, trained)
-            if directory is not None and options.report and hosts.first():
-                reports.append(page.write(directory))
-        except Exception as error:  # of any type: the other categories still run
-            if hosts.lost(error):
-                raise
-            if name in results:  # what is measured is measured, whatever became of a picture
-                print(f"warning: {name}: {failure(error)}", file=sys.stderr)
-                continue
-            if len(names) == 1:
-                raise
-            results[name] = failure(error)
-            print(f"{name}: {results[name]}", file=sys.stderr)
+    one_for_all = (
+        unified.trained(names, read, options, trained) if options.unified else nullcontext()
+    )
+    with one_for_all as one:
+        for name in names:
+            try:
+                if one is not None:
+                    directory = _noted(*one.evaluate(name, options), options, kept)
+                else:
+                    category, chosen = _read(name, read, options, read_anomalies)
+                    directory = _run_one(category, chosen, options, kept, trained)
+                if directory is not None and options.report and hosts.first():
+                    reports.append(page.write(directory))
+            except Exception as error:  # of any type: the other categories still run
+                if hosts.lost(error):
+                    raise
+                if name in results:  # what is measured is measured, whatever became of a picture
+                    print(f"warning: {name}: {failure(error)}", file=sys.stderr)
+                    continue
+                if len(names) == 1:
+                    raise
+                results[name] = failure(error)
+                print(f"{name}: {results[name]}", file=sys.stderr)
     if len(kept.differences) > 1:
         from adtr_jax import run
 
@@ -160,10 +160,25 @@ def measure(
     return before, results, reports
 
 
+def _check(options: Options) -> None:
+    """Raises InputError if options make no sense, or not together."""
+    if options.method != "adtr" and (options.anomalies or options.tsne):
+        flag = "anomalies" if options.anomalies else "tsne"
+        raise InputError(f"--{flag} is of ADTR: leave it out, or --method={options.method}")
+    if options.method != "gtrans" and options.layer_maps:
+        raise InputError("--layer_maps is of GTrans: leave it out, or choose --method=gtrans")
+    if options.memory is not None and not 0 <= options.memory < math.inf:
+        raise InputError(f"--memory={options.memory} must be at least 0")
+    at_most(options.pictures)
+    if options.unified and options.anomalies is not None:
+        raise InputError("--anomalies is of one model a category: leave it out, or --unified")
+
+
 def _together(options: Options) -> tuple[object, ...]:
     """Returns what all processes must agree on; folders may differ."""
-    evaluated = (options.devices, options.retrain, options.tsne, options.anomalies is None)
-    return options.settings, options.plus, evaluated, options.pictures, options.layer_maps
+    trained = options.devices, options.retrain, options.unified, options.anomalies is None
+    drawn = options.tsne, options.layer_maps, options.pictures
+    return options.settings, options.plus, trained, drawn
 
 
 def ensure_weights(backbone: str, folder: Path) -> None:
@@ -189,13 +204,16 @@ def _read(
 ) -> "tuple[Category, Choice | None]":
     """Reads the category, and the anomalies if requested."""
     from adtr_jax.data import anomalies
+    from adtr_jax.devices import hosts
 
-    category = read(name)
-    if options.anomalies is None or category.unmeasurable:
-        return category, None
-    choose = read_anomalies or anomalies.read
-    chosen = choose(options.anomalies, category, options.settings, options.plus)
-    return chosen.category, chosen
+    with hosts.together():
+        category, chosen = read(name), None
+        if options.anomalies is not None and not category.unmeasurable:
+            choose = read_anomalies or anomalies.read
+            chosen = choose(options.anomalies, category, options.settings, options.plus)
+            category = chosen.category
+    hosts.agree("their images' names", [s.name for s in category.train + category.test])
+    return category, chosen
 
 
 def _run_one(
@@ -239,14 +257,13 @@ def _measured(
         print(f"{category.name}: {bit_depth.describe(task.settings.bits)}")
     if options.tsne:
         _ = task.required_masks  # before anything is trained
-    memory_limit = None if options.memory is None else int(1e9 * options.memory)
     if chosen is None:
         result = run.train_and_evaluate(
             task,
             options.weights,
             first,
             retrain=options.retrain,
-            memory_limit=memory_limit,
+            memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
             pictures=at_most(options.pictures),
             results=directory,
@@ -260,18 +277,26 @@ def _measured(
             options.weights,
             directory,
             retrain=options.retrain,
-            memory_limit=memory_limit,
+            memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
             pictures=at_most(options.pictures),
         )
         kept.before[category.name] = normal_only.metrics
-    kept.results[category.name] = result.metrics
+    return _noted(task, result, directory, options, kept)
+
+
+def _noted(task: "Task", result: "Result", directory: Path, options: Options, kept: _Kept) -> Path:
+    """Returns the folder, after noting the metrics, drawing what is left to draw, and a line."""
+    from adtr_jax import run
+    from adtr_jax.files import run_folder
+
+    kept.results[task.category.name] = result.metrics
     if options.tsne:
         detector = cast("AdtrDetector", result.detector)
         kept.differences.append(run.save_tsne(detector, task, directory / "tsne.png"))
     if options.layer_maps:
         layered = cast("GtransDetector", result.detector)
         run.save_layer_maps(layered, task, result.scores, directory / "layers.png")
-    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.timings.items())
+    spent = run_folder.timings_line(result.timings)
     print(f"{directory.name}: {spent}; pictures in {directory / 'pictures'}\n")
     return directory

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from adtr_jax.config import ADTR_PRESETS, Plus, Presets, Settings
+from adtr_jax.errors import InputError
 from experiments.categories import run_categories
 from experiments.options import Options, main
 
@@ -54,6 +55,10 @@ def run(options: Cifar10) -> bool:
     from adtr_jax.data import cifar
     from experiments.papers import adtr as adtr_paper
 
+    if options.unified:
+        raise InputError(
+            "--unified: what is normal of one class is anomalous of another: leave it out"
+        )
     seed = options.settings.seed
 
     def read(name: str) -> "Category":

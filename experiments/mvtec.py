@@ -1,7 +1,8 @@
-"""MVTec-AD, or any folder in its layout: one model per category, by ADTR, ADTR+ or GTrans.
+"""MVTec-AD, or any folder in its layout: one model per category or one for all, of any method.
 
 python -m experiments.mvtec --category=grid
 python -m experiments.mvtec --category=all --data=DIR
+python -m experiments.mvtec --category=all --unified
 python -m experiments.mvtec --category=grid --anomalies=confetti
 python -m experiments.mvtec --category=grid --method=gtrans
 """

@@ -56,6 +56,9 @@ class Options:
     next to the threshold. all: of every one."""
     report: bool = True
     """Write report.html, to be opened in a browser."""
+    unified: bool = False
+    """One model for all the categories, in OUT/unified: it is trained on the normal images of all.
+    Each category's results are in OUT/unified/CATEGORY."""
     anomalies: str | None = None
     """ADTR+: go on from the normal-only model with anomalies; results go to OUT/CATEGORY+NAME.
     confetti, cutpaste or perlin make them; a folder holds your own, with or without masks."""
@@ -66,6 +69,11 @@ class Options:
     """GTrans: draw the maps of its layers beside the fused one as in its Fig. 4 (layers.png)."""
     plus: Plus = field(default_factory=Plus)
     """How ADTR+ goes on."""
+
+    @property
+    def memory_limit(self) -> int | None:
+        """`memory` in bytes."""
+        return None if self.memory is None else int(1e9 * self.memory)
 
 
 C = TypeVar("C", bound=Options)

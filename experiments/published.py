@@ -57,7 +57,7 @@ class Published(Options):
     """Train on a category's normal images and find the defects in its test images."""
 
     category: str
-    """A category's name, several with commas between, or `all`; one model each."""
+    """A category's name, several with commas between, or `all`."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder that the data set's archive unpacks to. Default: the archive is downloaded once,
     checked, and unpacked in the user's cache folder."""

@@ -19,7 +19,7 @@ class SolarCells(Options):
     """Train on normal solar cells and find the defective ones."""
 
     category: Literal["mono", "poly", "all"] = "mono"
-    """Mono- or polycrystalline cells, or both, one model each."""
+    """Mono- or polycrystalline cells, or both."""
 
 
 def run(options: SolarCells) -> bool:

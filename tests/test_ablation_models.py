@@ -23,6 +23,7 @@ from adtr_jax.nn.dropout import seeds
 
 SIDE, CHANNELS = 6, 20
 TOKENS = SIDE**2
+NAMES = [name for name in models.NAMES if name != "layerwise_query"]  # which test_uniad.py tests
 
 
 def make(name, *, channels=CHANNELS, side=SIDE, depth=2, **changed):
@@ -45,7 +46,7 @@ def compiled(model):
     return lambda f, seed=None: call(params, f, seed)
 
 
-@pytest.fixture(scope="module", params=models.NAMES)
+@pytest.fixture(scope="module", params=NAMES)
 def model(request):
     return make(request.param)
 
@@ -59,6 +60,7 @@ def f():
     ("name", "count"),
     [
         ("adtr", 7_873_488),
+        ("layerwise_query", 7_873_488 + 3 * 256 * 256),
         ("no_query", 7_873_488 - 256 * 256),
         # Twelve attention layers: four dense layers 256 -> 256 each become one 512 -> 256.
         ("no_attention", 7_873_488 - 12 * (4 * 257 * 256 - 513 * 256)),
@@ -73,6 +75,8 @@ def test_parameter_count(name, count):
 def test_the_variants_lack_the_part_they_are_named_for():
     full = names("adtr")
     assert names("no_query") == full - {"query"}
+    queries = {f"decoder.{i}.query" for i in range(4)}
+    assert names("layerwise_query") == (full - {"query"}) | queries
     left = {name for name in names("no_attention") if "attention." in name}
     assert len(left) == 12 * 2 and all(".project." in name for name in left)
     assert names("no_attention") - left == {name for name in full if "attention." not in name}
@@ -98,7 +102,7 @@ def test_reconstruction_is_deterministic_but_for_dropout_where_there_are_seeds(m
     assert np.abs(run(f, seed) - run(f, other)).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_rate_zero_ignores_seeds(name, f):
     run = compiled(make(name, dropout=0.0))
     assert np.array_equal(run(f), run(f, seeds(0, jnp.int32(0), jnp.arange(3))))
@@ -124,7 +128,7 @@ DIRECT = {
 }
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_float64(name, f):
     with jax.enable_x64(True):
         model = DIRECT[name](dtype=jnp.float64, rngs=nnx.Rngs(0))
@@ -194,7 +198,9 @@ def test_aligned_attention_looks_where_it_stands():
 def test_names_come_without_jax():
     code = "import sys, adtr_jax.models as m; print(m.NAMES, 'jax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert printed.stdout == b"('adtr', 'no_query', 'no_attention', 'cnn') False\n"
+    assert printed.stdout == (
+        b"('adtr', 'layerwise_query', 'no_query', 'no_attention', 'cnn') False\n"
+    )
 
 
 class TestPixels:

@@ -14,7 +14,7 @@ from adtr_jax.devices.sharding import device_mesh, place, platform
 from adtr_jax.models import losses
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.nn import cpu
-from adtr_jax.nn.attention import MANY, attend, attend_in_blocks
+from adtr_jax.nn.attention import MANY, Neighbours, attend, attend_in_blocks
 from adtr_jax.nn.dropout import at_site, dropout, seeds
 from adtr_jax.training import train
 
@@ -23,18 +23,26 @@ SEED = seeds(0, jnp.int32(0), jnp.arange(2))
 
 
 @pytest.mark.parametrize("kind", ["cpu", "any"])
-@pytest.mark.parametrize("seed", [None, SEED], ids=["without dropout", "with dropout"])
+@pytest.mark.parametrize(
+    ("seed", "near"),
+    [(None, Neighbours(1, 3)), (SEED, None)],
+    ids=["without neighbours", "with dropout"],
+)
 @pytest.mark.parametrize("blocks", [1, 4])
-def test_blocks_are_what_is_computed_at_once(blocks, seed, kind):
+def test_blocks_are_what_is_computed_at_once(blocks, seed, near, kind):
     """Also where they do not divide the queries: values and derivatives, also mapped."""
     inputs = arrays((2, 4, 9, 8), (2, 4, 7, 8), (2, 4, 7, 8))
 
-    def function(form, **static):
-        return lambda q, k, v: form(q, k, v, seed, rate=0.3, site=1, **static)
+    mask = None if near is None else near.mask(jnp.arange(9), jnp.arange(7))
+
+    def in_blocks(q, k, v):
+        return attend_in_blocks(q, k, v, seed, near, rate=0.3, site=1, blocks=blocks)
+
+    def at_once(q, k, v):
+        return attend(q, k, v, seed, None, mask, rate=0.3, site=1)
 
     with platform(kind):
-        found = derivatives(function(attend_in_blocks, blocks=blocks), inputs)
-        expected = derivatives(function(attend), inputs)
+        found, expected = derivatives(in_blocks, inputs), derivatives(at_once, inputs)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * float(jnp.abs(b).max()))
@@ -95,10 +103,13 @@ def one_by_one(model: ADTR, f: jax.Array, seed: jax.Array | None) -> jax.Array:
     return model.project_out(x).reshape(f.shape)
 
 
-@pytest.mark.parametrize(("query", "seed"), [(True, None), (True, SEED), (False, SEED)])
-def test_layers_in_a_loop_are_those_one_by_one(query, seed):
+UNIAD = {"layerwise": True, "neighbours": 7}
+
+
+@pytest.mark.parametrize(("options", "seed"), [({}, None), ({}, SEED), (UNIAD, SEED)])
+def test_layers_in_a_loop_are_those_one_by_one(options, seed):
     assert SIDE**2 > MANY
-    graph, params = adtr(depth=2, query=query)
+    graph, params = adtr(depth=2, **options)
     f = features(2)
 
     def compiled(function):

@@ -24,7 +24,8 @@ SMALL = {"basic": Layout((1, 1, 1, 1), None), "bottleneck": Layout((1, 1, 1, 1),
 
 
 def features(*shape):
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    numbers = np.random.default_rng(0).standard_normal(shape)
+    return jax.device_put(numbers.astype(np.float32))  # what modules say that they take
 
 
 def made(create):
@@ -39,7 +40,7 @@ def made(create):
                 spread *= 10 / np.sqrt(np.prod(leaf.shape[:-1]))
             case "scale" | "var":
                 spread += 1
-        return spread.astype(leaf.dtype)
+        return jax.device_put(spread.astype(leaf.dtype))
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(numbers, state))
 
@@ -56,8 +57,9 @@ def adtr(name):
 
 
 def many_tokens():
-    """ADTR's layers in a loop, their attention in blocks."""
-    settings = AdtrSettings(**{**vars(TINY), "image_size": 23 * 16})
+    """UniAD's layers in a loop, their attention in blocks."""
+    uniad = {"model": "layerwise_query", "neighbours": 7}
+    settings = AdtrSettings(**{**vars(TINY), "image_size": 23 * 16, **uniad})
     return made(lambda rngs: models.create(settings, 12, rngs=rngs)), features(2, 23, 23, 12)
 
 
@@ -82,8 +84,12 @@ def taps(network, images):
 
 
 MODULES = {
-    **{name: lambda name=name: (call, *adtr(name)) for name in models.NAMES},
-    "adtr, many tokens": lambda: (call, *many_tokens()),
+    **{
+        name: lambda name=name: (call, *adtr(name))
+        for name in models.NAMES
+        if name != "layerwise_query"
+    },
+    "UniAD, many tokens": lambda: (call, *many_tokens()),
     **{
         f"efficientnet {name}": lambda s=s: (
             taps,

@@ -24,6 +24,7 @@ def convolved(x, kernel, stride, padding, groups=1):
     return call, arrays(x, kernel)
 
 
+MASK = jnp.asarray(np.random.default_rng(0).random((9, 7)) < 0.7).at[:, 3].set(False)
 # The layer, as a function of arrays, and these.
 CASES = {
     "product": (product, arrays((3, 10, 24), (24, 16))),
@@ -38,6 +39,10 @@ CASES = {
     ),
     "attend with dropout": (
         lambda q, k, v: attend(q, k, v, seeds(0, jnp.int32(0), jnp.arange(2)), rate=0.3, site=1),
+        arrays((2, 4, 9, 8), (2, 4, 7, 8), (2, 4, 7, 8)),
+    ),
+    "attend, masked": (
+        lambda q, k, v: attend(q, k, v, None, None, MASK, rate=0.0, site=0),
         arrays((2, 4, 9, 8), (2, 4, 7, 8), (2, 4, 7, 8)),
     ),
     "global_mean": (global_mean, arrays((3, 5, 7, 6))),

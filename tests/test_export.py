@@ -38,10 +38,12 @@ CASES: dict[str, Settings] = {
     "adtr, lite, as in the paper": AdtrSettings(
         backbone="efficientnet-lite0", layers=(1, 2, 3), image_size=SIDE, **SMALL
     ),
-    "adtr+, b, the fast preset's scoring": AdtrSettings(
+    "adtr+, b, UniAD's parts, the fast preset's scoring": AdtrSettings(
         backbone="efficientnet-b0",
         layers=(2, 3),
         image_size=SIDE,
+        model="layerwise_query",
+        neighbours=1,
         standardise=True,
         placement="centres",
         image_score="top",

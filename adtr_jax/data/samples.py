@@ -1,5 +1,7 @@
 """Samples, and the categories that group them."""
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -96,3 +98,13 @@ class Category:
         """Whether there are anomalous test images and all of them have a mask."""
         anomalous = [sample for sample in self.test if sample.defect != GOOD]
         return bool(anomalous) and all(sample.mask is not None for sample in anomalous)
+
+
+def united(name: str, categories: Iterable[Category]) -> Category:
+    """The normal images of several categories as those of one, under `CATEGORY/NAME`; no others."""
+    train = [
+        dataclasses.replace(sample, name=f"{category.name}/{sample.name}")
+        for category in categories
+        for sample in category.train
+    ]
+    return Category(name, tuple(sorted(train, key=lambda sample: sample.name)), ())

@@ -24,6 +24,7 @@ from adtr_jax.devices.batched_function import BatchedFunction
 from adtr_jax.devices.feature_cache import Arrays, FeatureCache
 from adtr_jax.devices.loader import Shard
 from adtr_jax.models import losses
+from adtr_jax.nn.jitter import jitter
 from adtr_jax.training.train import Batch, Params, Rest, TrainingData
 
 Features = Float[np.ndarray, "n h w c"]
@@ -113,7 +114,7 @@ class AdtrDetector(Detector):
         return side, side, features.channels(self.backbone, self.settings.layers)
 
     def loss(self, params: Params, rest: Rest, batch: Batch) -> tuple[Float[Array, "b"], Rest]:
-        """Eq. 1, with dropout."""
+        """Eq. 1, with dropout; what is reconstructed may be jittered, what is aimed at is not."""
         f = self.standardised(rest, batch.examples)
         return losses.normal(f, self.reconstruct(params, f, batch.seeds)), rest
 
@@ -146,7 +147,9 @@ class AdtrDetector(Detector):
     def reconstruct(
         self, params: Params, f: Float[Array, "b h w c"], seed: UInt32[Array, "b"] | None = None
     ) -> Float[Array, "b h w c"]:
-        """Returns f_hat; with dropout where there is one seed an image."""
+        """Returns f_hat; with jitter and dropout where there is one seed an image."""
+        if seed is not None and self.settings.jitter is not None:
+            f = jitter(f, self.settings.jitter, seed)
         return nnx.merge(self.graph, params)(f, seed)
 
     def differences(self, images: Images, mesh: Mesh) -> Features:

@@ -68,6 +68,11 @@ def write_timings(directory: Path, seconds: Mapping[str, float]) -> None:
         write_atomically(directory / TIMINGS, json.dumps(dict(seconds), indent=2) + "\n")
 
 
+def timings_line(seconds: Mapping[str, float]) -> str:
+    """Says them: `training 12 s, scoring 3 s`."""
+    return ", ".join(f"{stage} {spent:.0f} s" for stage, spent in seconds.items())
+
+
 def _difference(key: str, was: Any, now: Any) -> str:
     """In words, for a value or for a mapping of files to digests."""
     if not (isinstance(was, Mapping) and isinstance(now, Mapping)):

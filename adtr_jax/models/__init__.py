@@ -22,8 +22,8 @@ def create(
     """Returns the network that the settings name, with fresh parameters.
 
     All have one signature, `(features [b h w c], seed [b] | None) -> f_hat`. `adtr` is the full
-    transformer, the others are the rows of the paper's Table 4a: `no_query`, `no_attention` (see
-    `ADTR`) and `cnn` (see `CNN`).
+    transformer, and `layerwise_query` has UniAD's decoder in place of its own; the others are the
+    rows of the paper's Table 4a: `no_query`, `no_attention` (see `ADTR`) and `cnn` (see `CNN`).
 
     Args:
         settings: model, sizes, dropout and dtype; parameters stay float32.
@@ -46,7 +46,9 @@ def create(
         depth=settings.depth,
         hidden=settings.hidden,
         query=settings.model != "no_query",
+        layerwise=settings.model == "layerwise_query",
         attention=settings.model != "no_attention",
+        neighbours=settings.neighbours,
         aligned=settings.aligned,
         rate=rate,
         dtype=dtype,

@@ -1,12 +1,15 @@
 """ADTR (You et al., Section 3.1 and Appendix A): a transformer with a learned query embedding.
 
-With it, the two transformers of the ablation in Table 4a: without attention and without query.
+With it, the two transformers of the ablation in Table 4a, without attention and without query; and
+what UniAD changes for a model of many categories (You et al., "A Unified Model for Multi-class
+Anomaly Detection", 2022): a query in every layer, and attention that does not see its neighbours.
 
 Letters: `b` batch, `h w` feature-map height and width, `n = h*w` tokens, `c` backbone channels,
 `d` transformer width.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import jax
@@ -17,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt32
 
 from adtr_jax.nn import cpu, initial
-from adtr_jax.nn.attention import ATTENDED, Attention, are_many
+from adtr_jax.nn.attention import ATTENDED, Attention, Neighbours, are_many
 from adtr_jax.nn.dropout import at_site, dropout
 from adtr_jax.nn.layers import Dense, LayerNorm
 
@@ -72,6 +75,7 @@ class Sizes:
     Attributes:
         width: d, the channels of a token.
         heads: of the attention, which divide the width; None: there is no attention.
+        neighbours: to which the attention is blind; None: it sees all.
         hidden: channels between the two dense layers of an FFN.
         rate: dropout probability.
         dtype: of the computation.
@@ -79,6 +83,7 @@ class Sizes:
 
     width: int
     heads: int | None
+    neighbours: Neighbours | None
     hidden: int
     rate: float
     dtype: DTypeLike
@@ -87,7 +92,8 @@ class Sizes:
         """Returns an attention layer, or what stands in for it."""
         if self.heads is None:
             return Concatenation(self.width, dtype=self.dtype, rngs=rngs)
-        return Attention(self.width, self.heads, dtype=self.dtype, rngs=rngs)
+        blind = self.neighbours
+        return Attention(self.width, self.heads, neighbours=blind, dtype=self.dtype, rngs=rngs)
 
     def norm(self) -> LayerNorm:
         """Returns a LayerNorm."""
@@ -145,11 +151,49 @@ class DecoderLayer(nnx.Module):
         # Without dropout the first layer's self-attention sees the query embedding alone, the same
         # for every image: it is computed once (b = 1) and shared from here on.
         x = jnp.broadcast_to(x, encoded.shape)
+        return self.crossed(x, encoded, position, seed)
+
+    def crossed(
+        self,
+        x: Float[Array, "m n d"],
+        other: Float[Array, "m n d"],
+        position: Float[Array, "n d"],
+        seed: UInt32[Array, "m"] | None,
+    ) -> Float[Array, "m n d"]:
+        """Cross-attention to `other`, and FFN."""
         attended = self.cross_attention(
-            x + position, encoded + position, encoded, rate=self.rate, seed=seed, site=self.site + 1
+            x + position, other + position, other, rate=self.rate, seed=seed, site=self.site + 1
         )
         x = self.cross_attention_norm(x + attended)
         return self.ffn_norm(x + self.ffn(x, self.rate, seed, self.site + 2))
+
+
+class LayerwiseQueryLayer(DecoderLayer):
+    """UniAD's decoder layer: its own query looks at the encoder's output, then at the layer before.
+
+    Where the query enters once, later layers can forget it, and copy what the encoder saw.
+    """
+
+    def __init__(self, site: int, tokens: int, sizes: Sizes, *, rngs: nnx.Rngs):
+        super().__init__(site, sizes, rngs=rngs)
+        self.query = embedding(tokens, sizes.width, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        encoded: Float[Array, "b n d"],
+        position: Float[Array, "n d"],
+        seed: UInt32[Array, "b"] | None,
+    ) -> Float[Array, "b n d"]:
+        query = jnp.broadcast_to(self.query[...].astype(x.dtype), x.shape)
+        q, k = query + position, encoded + position
+        attended = self.attention(q, k, encoded, rate=self.rate, seed=seed, site=self.site)
+        return self.crossed(self.attention_norm(query + attended), x, position, seed)
+
+
+def embedding(tokens: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
+    """One row a token, to be learned."""
+    return nnx.Param(initial.normal(rngs.params(), (tokens, width), 0.02))
 
 
 class ADTR(nnx.Module):
@@ -166,8 +210,12 @@ class ADTR(nnx.Module):
         hidden: channels between the two dense layers of an FFN.
         query: whether the decoder's input is the learned query embedding. Without it (Table 4a's
             "w/o Query") it is the encoder's output, the same that the cross-attention looks at.
+        layerwise: every layer of the decoder has a query embedding of its own in its place, as a
+            `LayerwiseQueryLayer`. The first one's "layer before" is the encoder.
         attention: whether there is any. Without it (Table 4a's "w/o Attn") each attention layer is
             a `Concatenation`; embeddings, FFN, residuals and LayerNorms stay.
+        neighbours: side of the window around a token that its attention does not see, in encoder
+            and decoder (`attention.Neighbours`); the feature maps are square then. None: none.
         rate: dropout probability for attention weights and FFN activations, in training only.
         aligned: start with an attention that looks where it stands (see `_align`), not with the
             paper's initial values. Without attention there is nothing to align.
@@ -185,23 +233,26 @@ class ADTR(nnx.Module):
         depth: int = 4,
         hidden: int = 1024,
         query: bool = True,
+        layerwise: bool = False,
         attention: bool = True,
+        neighbours: int | None = None,
         rate: float = 0.1,
         aligned: bool = False,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.rate, self.dtype = rate, dtype
-
-        def embedding() -> nnx.Param:
-            return nnx.Param(initial.normal(rngs.params(), (tokens, width), 0.02))
-
-        self.position, self.query = embedding(), embedding() if query else None
+        self.position = embedding(tokens, width, rngs)
+        self.query = embedding(tokens, width, rngs) if query and not layerwise else None
         self.project_in = Dense(channels, width, dtype=dtype, rngs=rngs)
-        sizes = Sizes(width, heads if attention else None, hidden, rate, dtype)
+        blind = None if neighbours is None else Neighbours(neighbours, math.isqrt(tokens))
+        sizes = Sizes(width, heads if attention else None, blind, hidden, rate, dtype)
         self.encoder = nnx.List(EncoderLayer(2 * i, sizes, rngs=rngs) for i in range(depth))
+        decoder = (
+            functools.partial(LayerwiseQueryLayer, tokens=tokens) if layerwise else DecoderLayer
+        )
         self.decoder = nnx.List(
-            DecoderLayer(2 * depth + 3 * i, sizes, rngs=rngs) for i in range(depth)
+            decoder(2 * depth + 3 * i, sizes=sizes, rngs=rngs) for i in range(depth)
         )
         self.project_out = Dense(width, channels, dtype=dtype, rngs=rngs)
         if aligned and attention:

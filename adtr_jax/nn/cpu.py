@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Bool, Float, UInt32
 
 from adtr_jax.devices.sharding import platform
 from adtr_jax.nn.dropout import dropout
@@ -161,12 +161,13 @@ def layer_norm(
     return rows.reshape(x.shape)
 
 
-def attend(
+def attend(  # noqa: PLR0917 (arrays go by position: see `on_cpu`)
     q: Float[Array, "b heads n e"],
     k: Float[Array, "b heads m e"],
     v: Float[Array, "b heads m e"],
     seed: UInt32[Array, "b"] | None,
     entry: UInt32[Array, "heads n m"] | None = None,
+    mask: Bool[Array, "n m"] | None = None,
     *,
     rate: float,
     site: int,
@@ -180,6 +181,8 @@ def attend(
     q, k, v = (x.reshape(b * heads, *x.shape[2:]) for x in (q, k, v))
     scaled = q * (q.shape[-1] ** -0.5)
     scores = jnp.einsum("bqe,bke->bqk", scaled, k, preferred_element_type=_wide(q))
+    if mask is not None:
+        scores = jnp.where(mask, -jnp.inf, scores)
     weights = jnp.exp(scores - largest(lax.stop_gradient(scores)))
     sums = total(weights.reshape(-1, weights.shape[-1]), 1).reshape(*weights.shape[:-1], 1)
     if seed is not None:

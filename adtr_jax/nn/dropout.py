@@ -23,6 +23,22 @@ def at_site(seed: UInt32[Array, "b"], site: int) -> UInt32[Array, "b"]:
     return seed + np.uint32((site * 0x9E3779B9) & 0xFFFFFFFF)
 
 
+def random_bits(
+    shape: tuple[int, ...],
+    seed: UInt32[Array, "b"],
+    site: int,
+    entry: UInt32[Array, "..."] | None = None,
+) -> UInt32[Array, "b ..."]:
+    """A hash of (seed of the sample, site, entry) for every entry of an array of this shape.
+
+    All but the shape is as for `dropout`.
+    """
+    key = _mix(at_site(seed, site))
+    if entry is None:
+        entry = jnp.arange(int(np.prod(shape[1:])), dtype=jnp.uint32)
+    return _mix(entry.reshape((1, *shape[1:])) ^ key.reshape(-1, *[1] * (len(shape) - 1)))
+
+
 def dropout(
     x: Float[Array, "b ..."],
     rate: float,
@@ -32,9 +48,9 @@ def dropout(
 ) -> Float[Array, "b ..."]:
     """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate).
 
-    The random bits are a hash of (seed of the sample, site, entry), computed where they are used:
-    a few integer operations fused with the layer, where `jax.random.bernoulli` would pass the
-    attention weights' 100 million bits a step through memory. One device and eight draw the same.
+    The `random_bits` are a few integer operations fused with the layer, where
+    `jax.random.bernoulli` would pass the attention weights' 100 million bits a step through memory.
+    One device and eight draw the same.
 
     Args:
         x: one row a sample.
@@ -43,9 +59,5 @@ def dropout(
         site: tells the layers of a network apart.
         entry: the numbers of a sample's entries, where they are a part of all; None: all.
     """
-    key = _mix(at_site(seed, site))
-    if entry is None:
-        entry = jnp.arange(int(np.prod(x.shape[1:])), dtype=jnp.uint32)
-    bits = _mix(entry.reshape((1, *x.shape[1:])) ^ key.reshape(-1, *[1] * (x.ndim - 1)))
-    keep = bits >= np.uint32(round(rate * 2**32))
+    keep = random_bits(x.shape, seed, site, entry) >= np.uint32(round(rate * 2**32))
     return jnp.where(keep, x * (1 / (1 - rate)), 0)

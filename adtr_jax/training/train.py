@@ -104,8 +104,16 @@ def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.Gradie
     """Returns AdamW, Muon, or Adam with the weight decay added to the gradient, as in PyTorch's.
 
     Muon (Jordan et al. 2024) is for the kernels of dense layers and convolutions; embeddings,
-    biases and normalisations, which are no linear maps, are AdamW's.
+    biases and normalisations, which are no linear maps, are AdamW's. With `clip` the gradient's
+    norm, over all parameters, is bounded first.
     """
+    optimiser = _unclipped(settings, schedule)
+    if settings.clip is None:
+        return optimiser
+    return optax.chain(optax.clip_by_global_norm(settings.clip), optimiser)
+
+
+def _unclipped(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
     decay = settings.weight_decay
     if settings.optimiser == "adamw":
         return optax.adamw(schedule, weight_decay=decay)
