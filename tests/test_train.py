@@ -105,7 +105,7 @@ def test_eight_devices_give_the_loss_curve_of_one(method, curves):
     assert len(one) == 24
     assert one[-1] < one[0]
     assert eight == pytest.approx(one, rel=1e-9)
-    assert len(one_rest) == {"adtr": 0, "gtrans": 2 * 9 + 1, "depthwise": 2}[method]
+    assert len(one_rest) == {"adtr": 0, "gtrans": 2 * 3 + 1, "depthwise": 2}[method]
     assert eight_rest == pytest.approx(one_rest, rel=1e-9)
 
 
