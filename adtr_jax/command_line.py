@@ -102,10 +102,15 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
 
 def peek(words: Sequence[str], flag: str, choices: Iterable[W]) -> W | None:
     """The value of `--flag` in a command line that has not been parsed yet, if it is a choice."""
+    value = value_of(words, flag)
+    return None if value is None else next((one for one in choices if one == value), None)
+
+
+def value_of(words: Sequence[str], flag: str) -> str | None:
+    """The value of `--flag` in a command line that has not been parsed yet; None: it has none."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(f"--{flag}", nargs="?", dest="value")
-    value = parser.parse_known_args(words)[0].value
-    return next((choice for choice in choices if choice == value), None)
+    return parser.parse_known_args(words)[0].value
 
 
 def guarded(action: Callable[[], int], interrupted: str) -> int:

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal, get_args
 from adtr_jax import backbones
 from adtr_jax.errors import InputError
 
-Method = Literal["adtr", "gtrans"]
 ModelName = Literal["adtr", "layerwise_query", "no_query", "no_attention", "cnn"]
 ImageScore = Literal["pooled_max", "max", "mean", "top", "relative"]
 MaskFilter = Literal["keep", "nearest"]
@@ -31,7 +30,7 @@ OF_THE_EVALUATION = frozenset({"placement", "image_score", "mask_filter", "coeff
 class Settings:
     """The settings common to all methods."""
 
-    method: ClassVar[Method]
+    method: ClassVar[str]  # its name, see `methods`
 
     backbone: str
     """The frozen ImageNet network: efficientnet-b0..b7, efficientnet-lite0..lite4, resnet-18,
@@ -256,9 +255,6 @@ class GtransSettings(Settings):
             )
 
 
-SETTINGS: Mapping[Method, type[Settings]] = {"adtr": AdtrSettings, "gtrans": GtransSettings}
-
-
 def require_positive(name: str, value: float | int | None) -> None:
     """Raises InputError if the option `name` is not a positive number; None: it is not in use."""
     if value is not None and not 0 < value < math.inf:
@@ -358,8 +354,6 @@ GTRANS_PRESETS: Mapping[Preset, GtransSettings] = {
     "fast": _FAST_GTRANS,
     "best": dataclasses.replace(_FAST_GTRANS, epochs=600, max_steps=960),
 }
-Presets = Mapping[Method, Mapping[Preset, Settings]]
-PRESETS: Presets = {"adtr": ADTR_PRESETS, "gtrans": GTRANS_PRESETS}
 _FAST_PLUS = Plus(epochs=100, max_steps=300, learning_rate=5e-3)
 PLUS_PRESETS: Mapping[Preset, Plus] = {"paper": Plus(), "fast": _FAST_PLUS, "best": _FAST_PLUS}
 

@@ -20,11 +20,9 @@ import tyro
 from adtr_jax.command_line import peek
 from adtr_jax.config import (
     OF_THE_EVALUATION,
-    PRESETS,
     AdtrSettings,
     Coefficient,
     Fusion,
-    Method,
     Settings,
 )
 from adtr_jax.errors import InputError
@@ -55,7 +53,7 @@ class Ablation(Mvtec):
     and depth. coefficient: what weighs the layers' maps. fusion: how they become one."""
 
 
-def method_of(study: str) -> Method:
+def method_of(study: str) -> str:
     return "gtrans" if study in get_args(GtransStudy) else "adtr"
 
 
@@ -203,4 +201,4 @@ def defaults(settings: Settings) -> Ablation:
 if __name__ == "__main__":
     prog = "python -m experiments.ablation"
     method = method_of(peek(sys.argv[1:], "study", get_args(Study)) or "")
-    sys.exit(main(run, defaults, PRESETS, method=method, preset="paper", prog=prog))
+    sys.exit(main(run, defaults, method=method, preset="paper", prog=prog))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from adtr_jax.backbones import PIXELS
-from adtr_jax.config import Method, Plus, Settings, at_most
+from adtr_jax.config import Plus, Settings, at_most
+from adtr_jax.detectors.methods import METHODS
 from adtr_jax.errors import InputError, one_line, unknown
 from experiments import good_only, unified
 from experiments.options import Options
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # JAX is imported only after the command line is validated
 
 ReadAnomalies = Callable[[str, "Category", Settings, Plus], "Choice"]
 Results = dict[str, Mapping[str, float] | str]
-TITLES: dict[Method, str] = {"adtr": "ADTR", "gtrans": "GTrans"}
 
 
 class _Kept(NamedTuple):
@@ -81,7 +81,7 @@ def run_categories(
     if before:
         table = report.table(before, *rows.get("ADTR", ()), groups=groups)
         print(f"\nADTR, on the same test images\n{table}\n")
-    method = "ADTR+" if before else TITLES[options.method]
+    method = "ADTR+" if before else METHODS[options.method].title
     print(f"{method}\n{report.table(results, *rows.get(method, ()), groups=groups)}")
     for path in reports:
         print(path)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from adtr_jax.config import ADTR_PRESETS, Plus, Presets, Settings
+from adtr_jax.config import ADTR_PRESETS, Plus, Settings
+from adtr_jax.detectors.methods import Presets
 from adtr_jax.errors import InputError
 from experiments.categories import run_categories
 from experiments.options import Options, main
@@ -91,4 +92,4 @@ def defaults(settings: Settings) -> Cifar10:
 
 if __name__ == "__main__":
     prog = "python -m experiments.cifar10"
-    sys.exit(main(run, defaults, SETTINGS, preset="paper", prog=prog))
+    sys.exit(main(run, defaults, presets=SETTINGS, preset="paper", prog=prog))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from adtr_jax.config import PRESETS, Settings
+from adtr_jax.config import Settings
 from experiments.categories import run_categories
 from experiments.options import Options, main
 
@@ -85,4 +85,4 @@ def defaults(settings: Settings) -> Folders:
 
 if __name__ == "__main__":
     prog = "python -m experiments.folders"
-    sys.exit(main(run, defaults, PRESETS, preset="fast", prog=prog))
+    sys.exit(main(run, defaults, preset="fast", prog=prog))

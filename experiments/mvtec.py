@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from adtr_jax.config import PRESETS, Settings
+from adtr_jax.config import Settings
 from experiments.categories import chosen, run_categories
 from experiments.options import Options, main
 
@@ -81,4 +81,4 @@ def defaults(settings: Settings) -> Mvtec:
 
 if __name__ == "__main__":
     prog = "python -m experiments.mvtec"
-    sys.exit(main(run, defaults, PRESETS, preset="paper", prog=prog))
+    sys.exit(main(run, defaults, preset="paper", prog=prog))

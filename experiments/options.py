@@ -9,19 +9,19 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from adtr_jax.command_line import guarded, parse, peek
+from adtr_jax.command_line import guarded, parse, peek, value_of
 from adtr_jax.config import (
     PICTURES,
     PLUS_PRESETS,
-    Method,
     Pictures,
     Plus,
     Preset,
-    Presets,
     Settings,
 )
+from adtr_jax.detectors.methods import METHODS, PRESETS, Presets
 from conversion import weights_folder
 from experiments import INTERRUPTED
+from experiments.addresses import local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,15 @@ class Options:
     """The options that every experiment has."""
 
     settings: tyro.conf.OmitArgPrefixes[Settings]
-    method: Method = "adtr"
+    method: str = "adtr"
     """adtr: the features are reconstructed (You et al.). gtrans: a second network imitates the
-    frozen one (Yan et al.). Each has settings of its own."""
+    frozen one (Yan et al.). Installed packages may add others. Each has settings of its own."""
     preset: Preset = "paper"
     """Where the settings below start from: `paper`; `fast`, the best found for minutes on a CPU; or
     `best`, four times as long. Single settings override it."""
     out: Path
-    """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own."""
+    """Results go to OUT/CATEGORY/. A method that is not the default has an OUT of its own. As may
+    all folders that are read, it may be in a bucket: gs://NAME/FOLDER, s3://NAME/FOLDER."""
     weights: Path = field(default_factory=weights_folder)
     """The folder of converted backbone weights; missing ones are converted into it."""
     devices: int | None = None
@@ -82,9 +83,9 @@ C = TypeVar("C", bound=Options)
 def main(
     run: Callable[[C], bool],
     defaults: Callable[[Settings], C],
-    presets: Presets,
     *,
-    method: Method = "adtr",
+    presets: Presets = PRESETS,
+    method: str = "adtr",
     preset: Preset,
     prog: str,
 ) -> int:
@@ -107,6 +108,7 @@ def main(
         # These two choose the defaults of all other options. tyro lets subcommands do so, but not
         # options (`overridable_config_cli` refuses `--preset=fast`). It says below what is wrong
         # with a value that does not exist.
+        _ = METHODS[value_of(words, "method") or method]
         chosen = peek(words, "method", presets) or method
         named = peek(words, "preset", presets[chosen]) or preset
         default = defaults(presets[chosen][named])
@@ -120,17 +122,21 @@ def main(
         options = parse(type(default), words, prog=prog, default=default)
         from adtr_jax.devices.sharding import one_device_a_core, require_devices
 
+        def work() -> bool:
+            with local(options) as here:
+                return run(here)
+
         if options.hosts is not None:
             from adtr_jax.devices import hosts
 
             hosts.join(options.hosts)
             require_devices()
-            return 0 if hosts.until_one_fails(lambda: run(options)) else 1
+            return 0 if hosts.until_one_fails(work) else 1
         from adtr_jax.devices.compile_cache import keep_compiled_programs
 
         one_device_a_core()
         require_devices()
         keep_compiled_programs()
-        return 0 if run(options) else 1
+        return 0 if work() else 1
 
     return guarded(action, INTERRUPTED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from adtr_jax.config import PRESETS, Settings
+from adtr_jax.config import Settings
 from adtr_jax.errors import InputError
 from experiments.categories import chosen, run_categories
 from experiments.options import Options, main
@@ -82,4 +82,4 @@ def command(data_set: DataSet, module: str) -> int:
     def defaults(settings: Settings) -> Published:
         return Published(category=tyro.MISSING, settings=settings, out=Path(f"runs/{module}"))
 
-    return main(run, defaults, PRESETS, preset="paper", prog=f"python -m experiments.{module}")
+    return main(run, defaults, preset="paper", prog=f"python -m experiments.{module}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from adtr_jax.config import PRESETS, Settings
+from adtr_jax.config import Settings
 from experiments.categories import run_categories
 from experiments.options import Options, main
 
@@ -37,4 +37,4 @@ def defaults(settings: Settings) -> SolarCells:
 
 if __name__ == "__main__":
     prog = "python -m experiments.solar_cells"
-    sys.exit(main(run, defaults, PRESETS, preset="fast", prog=prog))
+    sys.exit(main(run, defaults, preset="fast", prog=prog))

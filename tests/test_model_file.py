@@ -121,7 +121,7 @@ def test_other_weights_of_the_backbone_are_refused(file, tmp_path):
         (lambda header: "{", "has a damaged header (Expecting property name"),
         (lambda header: "[]", "has a damaged header (list indices must be"),
         (lambda header: header.pop("method") and None, "has a damaged header ('method')"),
-        (lambda header: header.update(method="svm"), "has a damaged header ('svm')"),
+        (lambda header: header.update(method="svm"), "with the method svm, which no"),
         (lambda header: header.update(more=1), "has a damaged header ("),
         (lambda header: header.update(file_sha256=""), "(the digest of the file is missing)"),
         (lambda header: header["settings"].pop("layers") and None, "has a damaged header ('layers"),

@@ -197,6 +197,7 @@ def test_predict_writes_a_row_an_image_and_goes_on(fitted, category, tmp_path):
     table = rows(tmp_path / "results")
     assert len(table) == 17 and list(table[0]) == [
         *("path", "anomalous", "score", "p_value", "raw_score", "threshold", "regions", "error"),
+        "product",
     ]
     verdicts = {row["path"]: row["anomalous"] for row in table}
     assert all(verdicts[path] == "true" for path in verdicts if "noise" in path)

@@ -69,12 +69,12 @@ def test_both_files_say_the_same(tmp_path):
     regions = [Region((1, 2, 30, 40), 77, 0.9), Region((np.int64(5), 6, 7, 8), 3, 0.8)]
     write(tmp_path / "out", row("sub/a b.png", True, regions), failed())
     header = (tmp_path / "out" / "predictions.csv").read_text().split("\n")[0]
-    assert header == "path,anomalous,score,p_value,raw_score,threshold,regions,error"
+    assert header == "path,anomalous,score,p_value,raw_score,threshold,regions,error,product"
     table, records = read(tmp_path / "out")
     assert list(table[0].values()) == [
-        *("sub/a b.png", "true", "0.25", "0.3333333333333333", "1.1", "1.25", "2", "")
+        *("sub/a b.png", "true", "0.25", "0.3333333333333333", "1.1", "1.25", "2", "", "")
     ]
-    assert list(table[1].values()) == ["bad.png", *[""] * 6, "bad.png is empty"]
+    assert list(table[1].values()) == ["bad.png", *[""] * 6, "bad.png is empty", ""]
     assert records == [
         {
             "path": "sub/a b.png",
@@ -88,6 +88,7 @@ def test_both_files_say_the_same(tmp_path):
                 {"box": [5, 6, 7, 8], "area": 3, "peak": 0.8},
             ],
             "error": None,
+            "product": None,
             "size": None,
         },
         dict.fromkeys(RECORD) | {"path": "bad.png", "regions": [], "error": "bad.png is empty"},
@@ -119,7 +120,7 @@ def test_no_name_breaks_a_line(tmp_path):
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.reader(file))
     assert [cells[0] for cells in table[1:]] == [*names, "x"]
-    assert table[-1][-1] == "two lines"
+    assert table[-1][-2:] == ["two lines", ""]
 
 
 def test_a_name_that_is_not_unicode_is_escaped_and_known_again(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float
 from adtr_jax import backbones, detectors
 from adtr_jax.api.model import Model
 from adtr_jax.calibration.decision import ThresholdKind
+from adtr_jax.calibration.recogniser import Recogniser
 from adtr_jax.config import FIT_SETTINGS, PLUS_PRESETS, AdtrSettings, Plus, Settings
 from adtr_jax.data import bit_depth, good_images, labelled
 from adtr_jax.data.anomalies import Labelled
-from adtr_jax.data.good_images import GoodImages
-from adtr_jax.data.inputs import Picture
+from adtr_jax.data.good_images import GoodImages, Source
+from adtr_jax.detectors import extraction
 from adtr_jax.detectors.adtr import AdtrDetector
 from adtr_jax.detectors.adtr_plus import AdtrPlusDetector
 from adtr_jax.detectors.collect import collect
@@ -35,7 +36,7 @@ from adtr_jax.files.scratch import scratch
 
 
 def fit(
-    images: str | Path | Iterable[Picture],
+    images: Source | Mapping[str, Source],
     settings: Settings = FIT_SETTINGS,
     *,
     out: str | Path | None = None,
@@ -55,7 +56,8 @@ def fit(
 
     Args:
         images: a folder of good images (also one in MVTec layout), or the images: paths, PIL
-            images, or RGB values `[h w 3]`, uint8 or uint16.
+            images, or RGB values `[h w 3]`, uint8 or uint16. For one model of several products:
+            these by the products' names.
         settings: how to train and score; the default takes minutes on a CPU.
         out: the file to write the model to; a training that was interrupted goes on beside it.
         false_alarms: the share of good images that may be called anomalous.
@@ -96,20 +98,30 @@ def fit(
     job = _Job(good, detector, start is None, anomalies, plus, device_mesh(devices), say)
     with _work_folder(out, job.fingerprint(settings, calibration, folds)) as folder:
         if folds is None:
-            held = good.held_out(calibration, settings.seed, known)
-            kept, (trained, maps, scores) = ~held, job.hold_out(held, folder)
+            held = [good.held_out(calibration, settings.seed, known)]
+            kept, (trained, maps, scores) = ~held[0], job.hold_out(held[0], folder)
         else:
-            kept = np.ones(len(good.digests), bool)
-            trained, maps, scores = job.cross_fit(folds, settings.seed, folder)
-        plain = Model(trained, None, (0.0, 1.0), false_alarms, threshold)
-        model = plain.calibrated(maps, scores)
+            held = good.folds(folds, settings.seed)
+            kept, (trained, maps, scores) = np.full_like(held[0], True), job.cross_fit(held, folder)
         trained_on = [digest for digest, one in zip(good.digests, kept, strict=True) if one]
-        about = {
-            "trained_on": sorted({*known, *trained_on}),
-            "folds": folds,
-            "sizes": [list(size) for size in good.sizes],
+        about = {"trained_on": sorted({*known, *trained_on}), "folds": folds}
+        plain = Model(
+            trained, None, (0.0, 1.0), false_alarms, threshold, about=about, licence=licence
+        )
+        shown = good.products[np.any(held, axis=0)]
+        calibrated = {
+            name: dataclasses.replace(
+                plain.calibrated(maps[shown == i], scores[shown == i]),
+                about=about | {"sizes": [list(size) for size in good.sizes[i]]},
+                product=name,
+            )
+            for i, name in enumerate(good.names)
         }
-        model = dataclasses.replace(model, licence=licence, about=about)
+        if len(calibrated) == 1:
+            (model,) = calibrated.values()
+        else:
+            recogniser = job.recogniser(kept, held)
+            model = dataclasses.replace(plain, products=calibrated, recogniser=recogniser)
         if out is not None:
             model.save(Path(out).expanduser())
     return model
@@ -152,7 +164,8 @@ class _Job:
         """Tells this job from others whose training may have been interrupted."""
         known = None if self.anomalies is None else self.anomalies.fingerprint()
         start = "" if self.fresh else backbones.digest(self.detector.params)
-        text = json.dumps([self.good.digests, known, repr(self.plus), start, repr(more)])
+        good = [self.good.digests, self.good.names, self.good.products.tolist()]
+        text = json.dumps([good, known, repr(self.plus), start, repr(more)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def train(self, kept: Bool[np.ndarray, "n"], folder: Path) -> Detector:
@@ -192,8 +205,9 @@ class _Job:
     def hold_out(self, held: Bool[np.ndarray, "n"], folder: Path) -> Trained:
         """Trains without the images that are held out, and scores these."""
         repeated = self.good.repeated
+        several = f" of {len(self.good.names)} products" if len(self.good.names) > 1 else ""
         self.say(
-            f"{len(held)} good images: {np.count_nonzero(~held)} to train on, "
+            f"{len(held)} good images{several}: {np.count_nonzero(~held)} to train on, "
             f"{np.count_nonzero(held)} held out to calibrate"
             + (f"; {repeated} were the same as others" if repeated else "")
         )
@@ -208,21 +222,39 @@ class _Job:
         parts = trained.scores_in_parts(images, self.mesh)
         return collect(parts, len(images), images.shape[1], folder)
 
-    def cross_fit(self, folds: int, seed: int, folder: Path) -> Trained:
+    def cross_fit(self, folds: Sequence[Bool[np.ndarray, "n"]], folder: Path) -> Trained:
         """Scores every image by a model that has not seen it; then trains one on all."""
-        n = len(self.good.digests)
-        if folds > n:
-            raise InputError(f"--folds={folds} of {n} different images: give at most {n}")
-        fold = np.random.default_rng(seed).permutation(n) % folds
-        side = self.good.pixels.shape[1]
+        n, side = self.good.pixels.shape[:2]
         maps, scores = scratch(folder, (n, side, side), np.float32), np.empty(n, np.float32)
-        for i in range(folds):
-            self.say(f"fold {i + 1} of {folds}")
-            held = fold == i
+        for i, held in enumerate(folds):
+            self.say(f"fold {i + 1} of {len(folds)}")
             trained = self.train(~held, folder / f"fold{i}")
             maps[held], scores[held] = self.score(trained, held, folder)
         self.say(f"all {n} good images")
         return self.train(np.ones(n, bool), folder / "model"), maps, scores
+
+    def recogniser(
+        self, kept: Bool[np.ndarray, "n"], folds: Sequence[Bool[np.ndarray, "n"]]
+    ) -> Recogniser:
+        """Learns to recognise the products from some of the images, and says how well it does.
+
+        That is counted on the images of each fold by what the others alone would have taught.
+        """
+        good, detector = self.good, self.detector
+        embeddings = extraction.embeddings(
+            detector.backbone, good.pixels, detector.settings, self.mesh
+        )
+
+        def fitted(chosen: Bool[np.ndarray, "n"]) -> Recogniser:
+            return Recogniser.fit(good.names, embeddings[chosen], good.products[chosen])
+
+        right = sum(
+            np.count_nonzero(fitted(~held).nearest(embeddings[held]) == good.products[held])
+            for held in folds
+        )
+        n = np.count_nonzero(folds)
+        self.say(f"recognises the product in {right} of {n} held-out images ({right / n:.1%})")
+        return fitted(kept)
 
 
 def _untrained(settings: Settings, weights: str | Path | None) -> tuple[Detector, str]:

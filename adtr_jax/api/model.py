@@ -5,20 +5,22 @@ JAX is imported only with a detector that needs it: an exported one runs without
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from adtr_jax.api.prediction import Prediction, Scale
+from adtr_jax.api.products import Product, describe_products, read_products
 from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import Decision, ThresholdKind
+from adtr_jax.calibration.recogniser import Recogniser
 from adtr_jax.calibration.regions import find_regions
 from adtr_jax.config import Settings
 from adtr_jax.data.inputs import AHEAD, Decoded, Picture, decoded, expand
@@ -39,20 +41,23 @@ CHUNK = 16  # images that are scored at a time, at least
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained detector, and what its scores mean.
+    """A trained detector, and what its scores mean; or that of several products, each with its own.
 
     It never changes. Get one by `adtr_jax.fit` or `adtr_jax.load`.
 
     Attributes:
         detector: computes score maps and raw image scores; `trained` is the one with parameters.
         calibration: the scores of normal images that were not trained on; None: there are none,
-            and so no threshold.
+            and so no threshold, or there are several products.
         scale: the raw scores of the first and the last colour of pictures.
         false_alarms: the share of good images that may be called anomalous.
         kind: of the threshold: `conformal`, which promises that share, or `estimated`.
         about: what else the file says: how it was calibrated, on what it was trained.
         licence: of the backbone's weights.
         digest: SHA-256 of all that was learned, where the model was loaded from a file.
+        products: the models of each product, by name, which share the detector; empty: of one.
+        recogniser: says which product an image shows, where there are several.
+        product: the name of the only product, of one of `products`; "": it has none.
     """
 
     detector: "Detector | ExportedDetector"
@@ -63,6 +68,9 @@ class Model:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     licence: str = ""
     digest: str = ""
+    products: Mapping[str, "Model"] = dataclasses.field(default_factory=dict)
+    recogniser: Recogniser | None = None
+    product: str = ""
 
     @property
     def settings(self) -> Settings:
@@ -99,6 +107,27 @@ class Model:
             return None
         return self.calibration.decision(self.false_alarms, self.kind)
 
+    def of(self, product: str | None) -> "Model":
+        """Returns the model of one product.
+
+        Args:
+            product: its name; None: there is only one.
+
+        Raises:
+            InputError: there is none of that name; or there are several, and none was named.
+        """
+        known = ", ".join(self.products)
+        if product is None:
+            if self.products:
+                raise InputError(
+                    f"the model knows several products: name one with --product, of {known}"
+                )
+            return self
+        if product not in self.products:
+            knows = f"knows {known}" if known else "is of one product: leave --product out"
+            raise InputError(f"--product={product}: the model {knows}")
+        return self.products[product]
+
     def with_false_alarms(self, rate: float, kind: ThresholdKind | None = None) -> "Model":
         """Returns the model with another threshold; nothing is trained.
 
@@ -109,6 +138,11 @@ class Model:
         Raises:
             InputError: a rate out of range, or a model without calibration.
         """
+        if self.products:
+            each = {n: m.with_false_alarms(rate, kind) for n, m in self.products.items()}
+            return dataclasses.replace(
+                self, false_alarms=rate, kind=kind or self.kind, products=each
+            )
         if self.calibration is None:
             raise InputError(
                 "the model is not calibrated, so it has no threshold to change: fit it with "
@@ -169,17 +203,27 @@ class Model:
         size = max(CHUNK, self.detector.batch)
         while chunk := list(_chunk(images, size)):
             good = [image for image in chunk if image.pixels is not None]
-            results: Iterator[tuple[Any, Any]] = iter(())
+            results: Iterator[tuple[Model, Any, float]] = iter(())
             if good:
                 pixels = np.stack([image.pixels for image in good if image.pixels is not None])
-                maps, scores = self.detector.score(pixels)
-                results = iter(zip(maps, map(float, scores), strict=True))
+                results = self._scored(pixels)
             for image in chunk:
-                yield (
-                    self._failed(image)
-                    if image.pixels is None
-                    else self._made(image, *next(results))
-                )
+                if image.pixels is None:
+                    yield self._failed(image)
+                else:
+                    model, score_map, raw = next(results)
+                    yield model._made(image, score_map, raw)
+
+    def _scored(
+        self, pixels: UInt8[np.ndarray, "b s s 3"]
+    ) -> "Iterator[tuple[Model, Float[np.ndarray, 's s'], float]]":
+        """By image its product's model, the score map and the raw score."""
+        if self.recogniser is None:
+            maps, scores = self.detector.score(pixels)
+            return zip(repeat(self), maps, map(float, scores))
+        maps, scores, embeddings = self.trained.score_and_embed(pixels)
+        names = (self.recogniser.names[i] for i in self.recogniser.nearest(embeddings))
+        return zip((self.products[name] for name in names), maps, map(float, scores), strict=True)
 
     def save(self, path: str | Path) -> None:
         """Atomically writes the model to one file, which is all that `load` needs.
@@ -201,12 +245,12 @@ class Model:
             The largest relative difference of its score maps and scores, at most 1e-4.
 
         Raises:
-            InputError: as `trained`; another name; a library that is not installed; a larger
-                difference. No file is written then.
+            InputError: as `trained` and `of`; another name; a library that is not installed; a
+                larger difference. No file is written then.
         """
         from adtr_jax.export import write
 
-        text = self.metadata(self.trained)
+        text = self.of(None).metadata(self.trained)
         return write.write(self.trained, text, Path(path).expanduser())
 
     def metadata(self, trained: "Detector") -> dict[str, str]:
@@ -224,19 +268,29 @@ class Model:
 
     def _described(self) -> dict[str, Any]:
         """All of a model's file but the detector."""
-        calibration = {}
-        if self.calibration is not None:
-            calibration = {
-                "scores": np.asarray(self.calibration.scores, np.float32),
-                "peaks": np.asarray(self.calibration.peaks, np.float32),
-            }
-        extra = {"scale": list(self.scale), "false_alarms": self.false_alarms, "kind": self.kind}
+        extra = {
+            "scale": list(self.scale),
+            "false_alarms": self.false_alarms,
+            "kind": self.kind,
+            "about": self.about,
+        }
+        arrays: dict[str, np.ndarray] = {}
+        if self.recogniser is not None:
+            own = [each._as_product() for each in self.products.values()]
+            arrays, extra["products"] = describe_products(own, self.recogniser)
+        elif self.calibration is not None:
+            arrays = self.calibration.arrays()
         return {
             "complete": True,
             "licence": self.licence,
-            "calibration": calibration,
-            "extra": extra | {"about": self.about},
+            "calibration": arrays,
+            "extra": extra,
         }
+
+    def _as_product(self) -> Product:
+        """What is its own, of one of `products`."""
+        assert self.calibration is not None
+        return Product(self.product, self.calibration, self.scale, self.about["sizes"])
 
     def _one(self, image: Picture) -> Prediction:
         found = next(self.predict_decoded(self._decoded([image])))
@@ -263,6 +317,7 @@ class Model:
             "image": image.image,
             "crop": crop,
             "scale": self.scale,
+            "product": self.product,
         }
         if found is None or self.calibration is None:
             return Prediction(
@@ -303,7 +358,7 @@ def load(path: str | Path, weights: str | Path | None = None) -> Model:
     """
     path = Path(path).expanduser()
     if format_of(path) is not None and not path.is_dir():
-        return _model(*exported.load(path))
+        return _model(path, *exported.load(path))
     from adtr_jax.detectors import model_file
     from adtr_jax.devices.compile_cache import keep_compiled_programs
 
@@ -315,10 +370,11 @@ def load(path: str | Path, weights: str | Path | None = None) -> Model:
         from conversion import weights_folder
 
         folder = weights_folder() if weights is None else Path(weights)
-    return _model(*model_file.load(file, folder))
+    return _model(file, *model_file.load(file, folder))
 
 
 def _model(
+    path: Path,
     header: Header,
     detector: Union["Detector", ExportedDetector],
     calibration: dict[str, np.ndarray],
@@ -326,9 +382,10 @@ def _model(
     """The model of what a file holds."""
     extra = header.extra
     arrays = {name: array.astype(np.float64) for name, array in calibration.items()}
-    return Model(
+    several = extra.get("products")
+    model = Model(
         detector=detector,
-        calibration=Calibration(**arrays) if arrays else None,
+        calibration=Calibration(**arrays) if arrays and not several else None,
         scale=tuple(extra.get("scale", (0.0, 1.0))),
         false_alarms=extra.get("false_alarms", 0.01),
         kind=extra.get("kind", "conformal"),
@@ -336,3 +393,19 @@ def _model(
         licence=header.licence,
         digest=header.sha256,
     )
+    return _with_products(model, *read_products(several, arrays, path)) if several else model
+
+
+def _with_products(model: Model, several: list[Product], recogniser: Recogniser) -> Model:
+    """The model of what its file says without its products, with them."""
+    models = {
+        each.name: dataclasses.replace(
+            model,
+            calibration=each.calibration,
+            scale=each.scale,
+            about=model.about | {"sizes": each.sizes},
+            product=each.name,
+        )
+        for each in several
+    }
+    return dataclasses.replace(model, products=models, recogniser=recogniser)

@@ -33,6 +33,7 @@ class Prediction:
         crop: the share of its height and width that the score map covers.
         scale: the raw scores of the first and the last colour of pictures.
         error: why the image could not be read, in one line; all else is empty then.
+        product: which one the model takes the image for, of several that it knows; "": of one.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Prediction:
     crop: float = field(repr=False)
     scale: Scale = field(repr=False)
     error: str | None = None
+    product: str = ""
 
     @classmethod
     def failed(cls, path: str, error: str, scale: Scale) -> "Prediction":
@@ -61,7 +63,8 @@ class Prediction:
         if self.anomalous is None or self.score is None or self.p_value is None:
             return f"no threshold   raw score {self.raw_score:.4g}"
         word = "anomalous" if self.anomalous else "normal"
-        return f"{word}   score {self.score:.2f}   p = {self.p_value:.3g}"
+        start = f"{self.product}: " if self.product else ""
+        return f"{start}{word}   score {self.score:.2f}   p = {self.p_value:.3g}"
 
     def overlay(self, opacity: float = 0.65) -> "Image.Image":
         """Returns the score map in colours over the grey image, at the image's original size.

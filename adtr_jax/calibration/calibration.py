@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import overload
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from adtr_jax.calibration.conformal import promised_rank
 from adtr_jax.calibration.decision import Decision, ThresholdKind
@@ -56,6 +56,13 @@ class Calibration:
                     f"calibration: {bad} of {len(values)} {noun} are NaN or infinite; a model "
                     "that diverged gives such scores: lower the learning rate"
                 )
+
+    def arrays(self) -> dict[str, Float32[np.ndarray, " n"]]:
+        """Returns the scores and peaks by these names, as files keep them."""
+        return {
+            "scores": np.asarray(self.scores, np.float32),
+            "peaks": np.asarray(self.peaks, np.float32),
+        }
 
     @property
     def smallest_rate(self) -> float:

@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> int:
 
 def run(options: Evaluate) -> dict[str, float]:
     """Measures, prints, and writes the results; returns the metrics."""
-    model = options.load()
+    model = options.load().of(None)
     from adtr_jax.data import labelled
     from adtr_jax.data.good_images import files
     from adtr_jax.data.samples import GOOD, Category, Sample

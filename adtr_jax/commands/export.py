@@ -36,6 +36,8 @@ class Export:
     .int8.onnx by default."""
     defects: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A folder of defects, to say what int8 costs in AUROC."""
+    product: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Of a model of several products: the one to export."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder of converted backbone weights, for an experiment's run."""
 
@@ -66,7 +68,7 @@ def run(options: Export, out: Path) -> None:
 
     require_devices()
     begun = time.monotonic()
-    model = load(options.model, options.weights)
+    model = load(options.model, options.weights).of(options.product)
     if options.int8 is None:
         say_proved(model.export(out))
     else:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from adtr_jax.calibration.decision import ThresholdKind
-from adtr_jax.command_line import parse, peek
+from adtr_jax.command_line import parse, peek, value_of
 from adtr_jax.config import (
     FIT_PRESETS,
     FIT_SETTINGS,
-    GTRANS_PRESETS,
     PLUS_PRESETS,
-    Method,
     Plus,
     Preset,
-    Presets,
     Settings,
 )
+from adtr_jax.data.good_images import products
+from adtr_jax.detectors.methods import METHODS
 from adtr_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,13 +28,6 @@ if TYPE_CHECKING:
 
 PROG = "adtr-jax fit"
 _LITE2 = FIT_SETTINGS.backbone
-PRESETS: Presets = {
-    "adtr": FIT_PRESETS,
-    "gtrans": {
-        name: dataclasses.replace(settings, backbone=_LITE2)
-        for name, settings in GTRANS_PRESETS.items()
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +36,9 @@ class Fit:
 
     photos: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PHOTOS")]
     """A folder of good images, or one in MVTec layout, of which train/good is taken."""
+    unified: bool = False
+    """One model of several products: PHOTOS holds a folder of each, by its name. Each gets its own
+    threshold; predict recognises which one an image shows, or is told by --product."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("model.adtr")
     """The model's file, which is all that predict needs."""
     false_alarms: float = 0.01
@@ -66,8 +61,9 @@ class Fit:
     """The folder of converted backbone weights; missing ones are converted into it."""
     devices: int | None = None
     """How many devices to train on. Default: all; one, of a CPU's."""
-    method: Method = "adtr"
-    """adtr: the features are reconstructed. gtrans: a second network imitates the frozen one."""
+    method: str = "adtr"
+    """adtr: the features are reconstructed. gtrans: a second network imitates the frozen one.
+    Installed packages may add others."""
     preset: Preset = "fast"
     """Where the settings below start from. Single settings override it."""
     settings: tyro.conf.OmitArgPrefixes[Settings]
@@ -75,15 +71,30 @@ class Fit:
     """How ADTR+ goes on."""
 
 
+def _presets(method: str) -> Mapping[Preset, Settings]:
+    """A method's presets, ours with a network whose weights come with the installation.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    if method == "adtr":
+        return FIT_PRESETS
+    presets = METHODS[method].presets
+    if method == "gtrans":
+        return {name: dataclasses.replace(s, backbone=_LITE2) for name, s in presets.items()}
+    return presets
+
+
 def main(words: Sequence[str]) -> int:
     """Parses the command line and fits; returns the exit status."""
-    method: Method = peek(words, "method", PRESETS) or "adtr"
-    preset: Preset = peek(words, "preset", PRESETS[method]) or "fast"
+    method = value_of(words, "method") or "adtr"
+    presets = _presets(method)
+    preset: Preset = peek(words, "preset", presets) or "fast"
     default = Fit(
         photos=tyro.MISSING,
         method=method,
         preset=preset,
-        settings=PRESETS[method][preset],
+        settings=presets[preset],
         plus=PLUS_PRESETS[preset],
     )
     options = parse(Fit, words, prog=PROG, default=default)
@@ -92,6 +103,8 @@ def main(words: Sequence[str]) -> int:
     if not options.photos.is_dir():
         what = "is not a folder" if options.photos.exists() else "does not exist"
         raise InputError(f"{options.photos} {what}: give a folder of good images")
+    if options.unified:
+        products(options.photos)
     if options.out.is_dir():
         raise InputError(f"--out={options.out} is a folder: name the model's file")
     run(options)
@@ -109,7 +122,7 @@ def run(options: Fit) -> "Model":
 
     begun = time.monotonic()
     model = fit(
-        options.photos,
+        products(options.photos) if options.unified else options.photos,
         options.settings,
         out=options.out,
         false_alarms=options.false_alarms,
@@ -124,8 +137,9 @@ def run(options: Fit) -> "Model":
         devices=options.devices,
         say=print,
     )
-    if model.decision is not None:
-        print(model.decision.describe())
+    for name, each in (model.products or {"": model}).items():
+        if each.decision is not None:
+            print(f"{name}: " * bool(name) + each.decision.describe())
     size = options.out.stat().st_size / 2**20
     print(f"wrote {options.out} ({size:.1f} MiB) after {time.monotonic() - begun:.0f} s; next:")
     print(f"  adtr-jax predict {options.out} NEW_PHOTOS --out=results")

@@ -24,11 +24,18 @@ class ModelOptions:
     """The share of good images that may be called anomalous. Default: the model's."""
     threshold: ThresholdKind | None = None
     """conformal or estimated; default: the model's."""
+    product: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Of a model of several products: the one that the images show. Default: predict recognises it
+    in each image."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder of converted backbone weights, for an experiment's run."""
 
     def load(self) -> "Model":
-        """Loads the model with the threshold asked for; raises InputError as `load` does."""
+        """Loads the model with the product and the threshold asked for.
+
+        Raises:
+            InputError: as `load`, `Model.of` and `Model.with_false_alarms`.
+        """
         if format_of(self.model) != "onnx":
             from adtr_jax.devices.sharding import one_device_a_core, require_devices
 
@@ -37,6 +44,8 @@ class ModelOptions:
         from adtr_jax.api.model import load
 
         model = load(self.model, self.weights)
+        if self.product is not None:
+            model = model.of(self.product)
         if self.false_alarms is None and self.threshold is None:
             return model
         rate = model.false_alarms if self.false_alarms is None else self.false_alarms
@@ -51,4 +60,9 @@ class ModelOptions:
             licence=model.licence,
             calibration=model.calibration,
             decision=model.decision,
+            products={
+                name: (each.calibration, each.decision)
+                for name, each in model.products.items()
+                if each.calibration is not None and each.decision is not None
+            },
         )

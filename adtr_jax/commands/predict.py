@@ -101,9 +101,11 @@ class Tally:
     def __init__(self, model: "Model", *, endless: bool):
         self.images = self.anomalous = self.errors = 0
         self._model, self._endless, self._odd_size = model, endless, False
-        self._drift = None
-        if model.calibration is not None:
-            self._drift = Drift(model.calibration, window=WINDOW if endless else None)
+        self._drift = {
+            name: Drift(each.calibration, window=WINDOW if endless else None)
+            for name, each in (model.products or {model.product: model}).items()
+            if each.calibration is not None
+        }
 
     def add(self, found: "Prediction") -> None:
         """Counts a prediction."""
@@ -113,10 +115,11 @@ class Tally:
             _warn(found.error or "")
             return
         self.anomalous += bool(found.anomalous)
-        if found.image is not None and not self._odd_size and self._model.sizes:
-            self._odd_size = self._is_odd(found.path, found.image.size)
-        if self._drift is not None:
-            self._drift.add(found.raw_score)
+        model = self._model.products.get(found.product, self._model)
+        if found.image is not None and not self._odd_size and model.sizes:
+            self._odd_size = _is_odd(found, model.sizes)
+        if found.product in self._drift:
+            self._drift[found.product].add(found.raw_score)
             if self._endless:
                 self._say_drift()
 
@@ -124,7 +127,7 @@ class Tally:
         """Returns what has been found, and where it is."""
         self._say_drift()
         words = [f"{self.images} image" + "s" * (self.images != 1)]
-        if self._drift is not None:
+        if self._drift:
             normal = self.images - self.errors - self.anomalous
             words.append(f"{self.anomalous} anomalous, {normal} normal")
         if self.errors:
@@ -134,19 +137,23 @@ class Tally:
         return f"{'; '.join(words)}\n{out / 'predictions.csv'}"
 
     def _say_drift(self) -> None:
-        message = self._drift.message() if self._drift is not None else None
-        if message is not None:
-            _warn(message)
+        for name, drift in self._drift.items():
+            message = drift.message()
+            if message is not None:
+                _warn(f"{name}: " * bool(self._model.products) + message)
 
-    def _is_odd(self, path: str, size: tuple[int, int]) -> bool:
-        if size in self._model.sizes:
-            return False
-        width, height = self._model.sizes[0]
-        _warn(
-            f"{path} is {size[0]} x {size[1]} pixels, and the good images were {width} x {height}: "
-            "it is scored, but images of another size or shape may score higher"
-        )
-        return True
+
+def _is_odd(found: "Prediction", sizes: list[tuple[int, int]]) -> bool:
+    """Whether the image has none of the good images' sizes, which is said."""
+    assert found.image is not None
+    if found.image.size in sizes:
+        return False
+    (wide, high), (width, height) = found.image.size, sizes[0]
+    _warn(
+        f"{found.path} is {wide} x {high} pixels, and the good images were {width} x {height}: "
+        "it is scored, but images of another size or shape may score higher"
+    )
+    return True
 
 
 def _warn(text: str) -> None:
@@ -155,7 +162,7 @@ def _warn(text: str) -> None:
 
 def _model(options: Predict) -> "Model":
     model = options.load()
-    if model.decision is None:
+    if model.decision is None and not model.products:
         print(
             "the model is not calibrated: there are raw scores and no verdicts; adtr-jax fit makes "
             "a model with a threshold",
@@ -166,11 +173,10 @@ def _model(options: Predict) -> "Model":
 
 def _run(model: "Model") -> dict[str, Any]:
     """What the rows depend on."""
-    return {
-        "model": model.digest,
-        "false_alarms": model.false_alarms,
-        "threshold": model.kind,
-    }
+    run = {"model": model.digest, "false_alarms": model.false_alarms, "threshold": model.kind}
+    if model.products or model.product:
+        run["product"] = model.product or "recognised"
+    return run
 
 
 def _predictions(
@@ -214,4 +220,5 @@ def _row(found: "Prediction") -> PredictionRow:
         found.regions,
         found.error,
         None if found.image is None else found.image.size,
+        found.product,
     )

@@ -3,21 +3,24 @@
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from adtr_jax.config import Bits
 from adtr_jax.data import bit_depth
 from adtr_jax.data.inputs import Decoded, Picture, decoded, depths, images_below
-from adtr_jax.data.layout import Listing, require_spelling
+from adtr_jax.data.layout import IMAGE_SUFFIXES, SYSTEM_FOLDERS, Listing, require_spelling
 from adtr_jax.data.lazy import LazyArray, digest
 from adtr_jax.data.samples import GOOD
 from adtr_jax.data.walk import walk
 from adtr_jax.errors import InputError
+
+# A folder of images, or one in MVTec layout, of which train/good is read; or the images themselves.
+Source = str | Path | Iterable[Picture]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +31,22 @@ class GoodImages:
         pixels: `[n s s 3]`, RGB in 0..255; those of files are decoded when they are used.
         digests: of each image's pixels, 16 hexadecimal digits.
         repeated: how many images were left out because they are the same as another one.
-        sizes: width and height of the files in pixels, the most frequent first.
+        names: of the products; "" of the only one.
+        products: which of `names` each image shows.
+        sizes: by product, width and height of the files in pixels, the most frequent first.
     """
 
     pixels: UInt8[LazyArray, "n s s 3"]
     digests: tuple[str, ...]
     repeated: int
-    sizes: tuple[tuple[int, int], ...]
+    names: tuple[str, ...]
+    products: Int[np.ndarray, "n"]
+    sizes: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
     def read(
         cls,
-        images: "str | Path | Iterable[Picture]",
+        images: Source | Mapping[str, Source],
         size: int,
         crop: float,
         bits: Bits | None = None,
@@ -47,8 +54,7 @@ class GoodImages:
         """Reads and checks all images before anything is trained.
 
         Args:
-            images: a folder of images, or one in MVTec layout, of which train/good is read; or the
-                images themselves.
+            images: of one product, or by the names of several.
             size: side s in pixels.
             crop: the share of each side that is kept.
             bits: how many bits of 16-bit images are used, as `bits` finds; None: they have 8.
@@ -56,56 +62,87 @@ class GoodImages:
         Raises:
             InputError: no folder, no images, or one that cannot be read.
         """
-        found: dict[str, Path | UInt8[np.ndarray, "s s 3"]] = {}
-        sizes: Counter[tuple[int, int]] = Counter()
-        pictures = files(Path(images)) if isinstance(images, str | Path) else images
-        for image in decoded(pictures, size, crop, bits=bits):
-            if image.pixels is None or image.image is None:
-                raise InputError(f"{image.error}")
-            sizes[image.image.size] += 1
-            found.setdefault(digest(image.pixels), image.path or image.pixels)
+        found: dict[str, tuple[Path | UInt8[np.ndarray, "s s 3"], int]] = {}
+        by_name = _by_name(images)
+        sizes: list[Counter[tuple[int, int]]] = [Counter() for _ in by_name]
+        for product, source in enumerate(by_name.values()):
+            for image in decoded(_pictures(source), size, crop, bits=bits):
+                if image.pixels is None or image.image is None:
+                    raise InputError(f"{image.error}")
+                sizes[product][image.image.size] += 1
+                found.setdefault(digest(image.pixels), (image.path or image.pixels, product))
         if not found:
             raise InputError("there are no good images to train on: give a folder of them")
-        known = tuple(size for size, _ in sizes.most_common())
-        repeated = sizes.total() - len(found)
+        items, products = zip(*found.values(), strict=True)
         read = functools.partial(_pixels, size=size, crop=crop, bits=bits)
         row, digests = (size, size, 3), tuple(found)
-        pixels = LazyArray([*found.values()], read, row, np.dtype(np.uint8), "image", digests)
-        return cls(pixels, digests, repeated, known)
+        return cls(
+            pixels=LazyArray([*items], read, row, np.dtype(np.uint8), "image", digests),
+            digests=digests,
+            repeated=sum(count.total() for count in sizes) - len(found),
+            names=tuple(by_name),
+            products=np.array(products),
+            sizes=tuple(tuple(size for size, _ in count.most_common()) for count in sizes),
+        )
 
     def held_out(self, share: float, seed: int, trained_on: Iterable[str] = ()) -> np.ndarray:
         """Chooses the images to calibrate on, by their content and the seed alone.
 
         Args:
-            share: of all images, in (0, 1).
+            share: of each product's images, in (0, 1).
             seed: of the choice.
             trained_on: digests of images that may not be chosen.
 
         Returns:
-            Whether each image is held out: at least one is, and at least one is not.
+            Whether each image is held out: of each product at least one is, and one is not.
 
         Raises:
-            InputError: fewer than two images, or none that may be chosen.
+            InputError: fewer than two images of a product, or none that may be chosen.
         """
-        n, known = len(self.digests), set(trained_on)
-        if n < 2:
-            raise InputError(
-                f"{n} good image is not enough: one is to train on, another to calibrate on; a "
-                "hundred are a good number"
-            )
-        free = [i for i in range(n) if self.digests[i] not in known]
-        if not free:
-            raise InputError(
-                "the model to go on from was trained on all of these good images, so none is left "
-                "to calibrate on: add some that it has not seen"
-            )
-        order = sorted(free, key=lambda i: _order(seed, self.digests[i]))
-        chosen = np.zeros(n, bool)
-        chosen[order[: min(max(1, round(share * n)), n - 1)]] = True
+        chosen, known = np.zeros(len(self.digests), bool), set(trained_on)
+        for product, name in enumerate(self.names):
+            label = f"{name}: " if name else ""
+            own = np.flatnonzero(self.products == product)
+            n = len(own)
+            if n < 2:
+                raise InputError(
+                    f"{label}{n} good image is not enough: one is to train on, another to "
+                    "calibrate on; a hundred are a good number"
+                )
+            free = [i for i in own if self.digests[i] not in known]
+            if not free:
+                raise InputError(
+                    f"{label}the model to go on from was trained on all of these good images, so "
+                    "none is left to calibrate on: add some that it has not seen"
+                )
+            order = sorted(free, key=lambda i: _order(seed, self.digests[i]))
+            chosen[order[: min(max(1, round(share * n)), n - 1)]] = True
         return chosen
 
+    def folds(self, count: int, seed: int) -> list[Bool[np.ndarray, "n"]]:
+        """Deals the images of each product into folds.
 
-def bits(images: "str | Path | Iterable[Picture]", given: Bits | None) -> Bits | None:
+        Args:
+            count: of the folds.
+            seed: of the order in which they are dealt.
+
+        Returns:
+            Of each fold, whether each image is in it.
+
+        Raises:
+            InputError: there are more folds than images of a product.
+        """
+        fold, rng = np.zeros(len(self.digests), int), np.random.default_rng(seed)
+        for product, name in enumerate(self.names):
+            own = np.flatnonzero(self.products == product)
+            if count > len(own):
+                which = f"of {name}" if name else "different images"
+                raise InputError(f"--folds={count} of {len(own)} {which}: give at most {len(own)}")
+            fold[own] = rng.permutation(len(own)) % count
+        return [fold == i for i in range(count)]
+
+
+def bits(images: Source | Mapping[str, Source], given: Bits | None) -> Bits | None:
     """How many bits of 16-bit images are used (see `bit_depth`); None: they have 8.
 
     Args:
@@ -115,9 +152,12 @@ def bits(images: "str | Path | Iterable[Picture]", given: Bits | None) -> Bits |
     Raises:
         InputError: images that cannot be read, or of different depths.
     """
-    pictures = files(Path(images)) if isinstance(images, str | Path) else images
-    if not isinstance(pictures, Sequence):
-        return given
+    sources = [_pictures(source) for source in _by_name(images).values()]
+    pictures: list[Picture] = []
+    for some in sources:
+        if not isinstance(some, Sequence):
+            return given
+        pictures += some
     names = [p if isinstance(p, str | Path) else "an image in memory" for p in pictures]
     return bit_depth.common(depths(pictures, given), names, given)
 
@@ -134,6 +174,21 @@ def _pixels(
             raise InputError(f"{image.error}")
         pixels.append(image.pixels)
     return np.stack(pixels)
+
+
+def _by_name(images: Source | Mapping[str, Source]) -> Mapping[str, Source]:
+    """The products by name; "" is the only one's."""
+    if not isinstance(images, Mapping):
+        return {"": images}
+    if len(images) < 2:
+        raise InputError(
+            f"one model of {len(images)} product: give two or more, or the images without a name"
+        )
+    return images
+
+
+def _pictures(source: Source) -> Iterable[Picture]:
+    return files(Path(source)) if isinstance(source, str | Path) else source
 
 
 def _order(seed: int, digest: str) -> str:
@@ -157,10 +212,36 @@ def files(folder: Path) -> list[Path]:
         if categories:
             raise InputError(
                 f"{folder} holds {len(categories)} categories in MVTec layout: give one of them, "
-                f"such as {categories[0]}"
+                f"such as {categories[0]}, or --unified for one model of all"
             )
         inside = folder
     files = list(images_below(inside))
     if not files:
         raise InputError(f"{inside} holds no images: put good ones there")
     return files
+
+
+def products(folder: Path) -> dict[str, Path]:
+    """Lists the folders of products in a folder, by name; each as `files` takes it.
+
+    Raises:
+        InputError: it is no folder, or holds fewer than two, or images beside them.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {what}: give a folder with one folder a product")
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = {p.name: p for p in inside if p.is_dir() and p.name not in SYSTEM_FOLDERS}
+    if len(found) < 2 or "train" in found:
+        raise InputError(
+            f"--unified: {folder} holds no folders of several products, but "
+            f"{', '.join(found) or 'none'}: give the folder that they are in, or leave it out"
+        )
+    loose = [path.name for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+    if loose:
+        raise InputError(
+            f"--unified: {folder} holds images beside the folders of the products, such as "
+            f"{loose[0]}: move them into their product's"
+        )
+    return found

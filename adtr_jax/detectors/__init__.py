@@ -3,9 +3,10 @@
 Importing this package imports no JAX: an exported model is described by the same `header`.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from adtr_jax.config import AdtrSettings, GtransSettings, Settings
+from adtr_jax.config import Settings
+from adtr_jax.detectors.methods import METHODS
 
 if TYPE_CHECKING:
     import adtr_jax.backbones.backbone
@@ -16,9 +17,4 @@ def create(
     backbone: "adtr_jax.backbones.backbone.Backbone", settings: Settings
 ) -> "adtr_jax.detectors.detector.Detector":
     """The detector of the method whose settings these are; it has learned nothing yet."""
-    from adtr_jax.detectors.adtr import AdtrDetector
-    from adtr_jax.detectors.gtrans import GtransDetector
-
-    if isinstance(settings, GtransSettings):
-        return GtransDetector.create(backbone, settings)
-    return AdtrDetector.create(backbone, cast(AdtrSettings, settings))
+    return METHODS[settings.method].detector().create(backbone, settings)

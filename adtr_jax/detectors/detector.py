@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from adtr_jax.backbones.backbone import Backbone
 from adtr_jax.data.lazy import LazyArray
-from adtr_jax.detectors import extraction
+from adtr_jax.detectors import extraction, features
 from adtr_jax.detectors.collect import ScoredPart
 from adtr_jax.detectors.scoring import image_score
 from adtr_jax.devices.batched_function import BatchedFunction
@@ -123,6 +123,15 @@ class Detector(abc.ABC):
         maps, scores = self.scorer(mesh or device_mesh()).compute_all(images)
         return maps, scores
 
+    def score_and_embed(
+        self, images: Images, mesh: Mesh | None = None
+    ) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, "n"], Float[np.ndarray, "n c"]]:
+        """As `score`, and the images' embeddings (`features.embed`), by the same program."""
+        maps, scores, embeddings = self.scorer(mesh or device_mesh(), embed=True).compute_all(
+            images
+        )
+        return maps, scores, embeddings
+
     def scores_in_parts(self, images: Images, mesh: Mesh | None = None) -> Iterator[ScoredPart]:
         """As `score` of this process's images, some at a time, and which of them they are."""
         for part, (maps, scores) in self.scorer(mesh or device_mesh()).batches(images):
@@ -133,20 +142,27 @@ class Detector(abc.ABC):
         """The images that `score` takes at once on the default mesh, where there are enough."""
         return self.scorer(device_mesh()).batch
 
-    def scorer(self, mesh: Mesh) -> BatchedFunction:
-        """Returns the program that `score` runs: pixels `[b s s 3]` -> maps, scores."""
-        if mesh not in self._scorers:
+    def scorer(self, mesh: Mesh, *, embed: bool = False) -> BatchedFunction:
+        """Returns the program that `score` runs: pixels `[b s s 3]` -> maps, scores.
+
+        With `embed` the images' embeddings follow: XLA computes the features once for all.
+        """
+        if (mesh, embed) not in self._scorers:
             network, kernels = extraction.frozen(self.backbone)
 
-            def function(state: Any, pixels: Array) -> tuple[Array, Array]:
+            def function(state: Any, pixels: Array) -> tuple[Array, ...]:
                 kernels, params, rest = state
-                return self.maps_and_scores(network(kernels), params, rest, pixels)
+                backbone = network(kernels)
+                found = self.maps_and_scores(backbone, params, rest, pixels)
+                more = (features.embed(backbone, pixels, self.settings),) if embed else ()
+                return *found, *more
 
             state = (kernels, self.params, self.rest)
             size = extraction.images_at_once(self.settings, mesh)
-            self._scorers[mesh] = BatchedFunction(function, state, mesh, size=size, label="scores")
-        return self._scorers[mesh]
+            program = BatchedFunction(function, state, mesh, size=size, label="scores")
+            self._scorers[mesh, embed] = program
+        return self._scorers[mesh, embed]
 
     @functools.cached_property
-    def _scorers(self) -> dict[Mesh, BatchedFunction]:
+    def _scorers(self) -> dict[tuple[Mesh, bool], BatchedFunction]:
         return {}

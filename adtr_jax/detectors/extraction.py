@@ -31,6 +31,20 @@ def compute(
     return extractor(backbone, settings, mesh).compute_own(images)[0]
 
 
+def embeddings(
+    backbone: Backbone,
+    images: UInt8[np.ndarray | LazyArray, "n s s 3"],
+    settings: Settings,
+    mesh: Mesh,
+) -> Float[np.ndarray, "n c"]:
+    """Embeds images (`features.embed`), in every process."""
+
+    def function(*arguments: Any) -> tuple[Array]:
+        return (features.embed(*arguments),)
+
+    return _batched(function, backbone, settings, mesh).compute_all(images)[0]
+
+
 def extractor(backbone: Backbone, settings: AdtrSettings, mesh: Mesh) -> BatchedFunction:
     """Returns the program that `compute` runs: pixels `[n s s 3]` -> F; compiled once."""
 

@@ -41,6 +41,17 @@ def extract(
     return jnp.concatenate(maps, axis=-1)
 
 
+def embed(
+    backbone: Backbone, pixels: UInt8[Array, "b s s 3"], settings: Settings
+) -> Float[Array, "b c"]:
+    """Returns an image's features as one vector: each layer's mean over all positions, in order.
+
+    The arguments are those of `extract_layers`.
+    """
+    maps = extract_layers(backbone, pixels, settings)
+    return jnp.concatenate([jnp.mean(f, axis=(1, 2)) for f in maps], axis=-1)
+
+
 def layer_shapes(backbone: Backbone, settings: Settings) -> list[tuple[int, ...]]:
     """Returns h_l, w_l and c_l of each map that `extract_layers` returns."""
     size = settings.image_size

@@ -11,7 +11,8 @@ from typing import Any
 from typeguard import TypeCheckError, check_type
 
 from adtr_jax import backbones
-from adtr_jax.config import SETTINGS, Settings
+from adtr_jax.config import Settings
+from adtr_jax.detectors.methods import METHODS
 from adtr_jax.errors import InputError, one_line
 from adtr_jax.files.digest import BLANK
 from adtr_jax.version import __version__
@@ -66,13 +67,18 @@ class Header:
             raise InputError(f"was written by adtr_jax {fields['version']}, which is newer: update")
         if fields["format"] == 1:
             fields.setdefault("file_sha256", "")
-        kind, name = SETTINGS[fields.pop("method")], fields["settings"]["backbone"]
+        method, name = fields.pop("method"), fields["settings"]["backbone"]
+        if method not in METHODS:
+            raise InputError(
+                f"was trained with the method {method}, which no installed package adds: install "
+                "the one that does"
+            )
         if not backbones.is_known(name):
             raise InputError(
                 f"was trained on the backbone {name}, which no installed package adds: install the "
                 "one that does"
             )
-        fields |= {"settings": _of_json(kind, fields["settings"])}
+        fields |= {"settings": _of_json(METHODS[method].settings, fields["settings"])}
         return _checked(cls, fields)
 
 

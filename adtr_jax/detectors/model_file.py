@@ -18,6 +18,7 @@ from flax import nnx
 
 from adtr_jax import backbones, detectors
 from adtr_jax.config import OF_THE_EVALUATION, Settings
+from adtr_jax.detectors import features
 from adtr_jax.detectors.detector import Detector
 from adtr_jax.detectors.header import KEY, Header, header_in
 from adtr_jax.errors import InputError
@@ -32,7 +33,7 @@ class Contents(typing.NamedTuple):
     Attributes:
         header: what it says about itself.
         detector: the trained detector.
-        calibration: one array `[n]` a name, of held-out normal images; empty: there is none.
+        calibration: arrays by name, see `save`; empty: there is none.
     """
 
     header: Header
@@ -56,7 +57,8 @@ def save(
         path: the file.
         complete: whether to write the backbone's weights, too.
         licence: of these weights.
-        calibration: float32 arrays `[n]` by name.
+        calibration: float32 arrays by name: `scores` and `peaks` `[n]`, and of p products `means`
+            `[p c]` and `spread` `[c]`.
         extra: JSON values for the header.
     """
     arrays = calibration or {}
@@ -158,8 +160,14 @@ def _require_backbone(header: Header, digest: str, path: Path) -> None:
 
 def _held(detector: Detector, header: Header, path: Path) -> nnx.State:
     """The file's tensors, checked."""
-    shape = jax.ShapeDtypeStruct((header.calibrated,), np.float32)
-    arrays = dict.fromkeys(("scores", "peaks") if header.calibrated else (), shape)
+    shapes: dict[str, tuple[int, ...]] = {}
+    if header.calibrated:
+        shapes = dict.fromkeys(("scores", "peaks"), (header.calibrated,))
+    products = header.extra.get("products")
+    if isinstance(products, list):
+        c = features.channels(detector.backbone, header.settings.layers)
+        shapes |= {"means": (len(products), c), "spread": (c,)}
+    arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     like = _state(detector, header.complete, arrays)
     held = state_file.load(path, like, _RETRAIN, sha256=header.file_sha256 or None)
     if _digest(held) != header.sha256:

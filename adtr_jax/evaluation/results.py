@@ -33,7 +33,7 @@ from adtr_jax.files.results_folder import CSV, JSONL, OVERLAYS, PREVIEWS
 from adtr_jax.files.spreadsheet import csv_line, path_cell, text_cell
 
 _NUMBERS = ("score", "p_value", "raw_score", "threshold")
-COLUMNS = ("path", "anomalous", *_NUMBERS, "regions", "error")
+COLUMNS = ("path", "anomalous", *_NUMBERS, "regions", "error", "product")
 RECORD = (*COLUMNS, "size")  # of predictions.jsonl
 _HEADER = ",".join(COLUMNS).encode() + b"\n"
 
@@ -72,6 +72,7 @@ class PredictionRow:
         regions: The anomalous regions; none is a valid answer.
         error: Why the image cannot be read.
         size: The image's width and height in pixels, which the regions' boxes refer to.
+        product: Which one the image shows, of several that the model knows; "" of one.
     """
 
     path: str
@@ -83,6 +84,7 @@ class PredictionRow:
     regions: Sequence[RegionLike]
     error: str | None
     size: tuple[int, int] | None = None
+    product: str = ""
 
 
 class Results:
@@ -230,6 +232,7 @@ def _record(row: PredictionRow) -> dict[str, Any]:
             for r in row.regions
         ],
         "error": None if row.error is None else " ".join(row.error.split()),
+        "product": row.product or None,
         "size": None if row.size is None else [int(side) for side in row.size],
     }
 
@@ -244,8 +247,9 @@ def _csv_line(record: Mapping[str, Any]) -> bytes:
     path, error = path_cell(record["path"]), record["error"]
     numbers = [record[name] for name in _NUMBERS]
     if error is not None:
-        return csv_line([path, record["anomalous"], *numbers, None, text_cell(error)])
-    return csv_line([path, record["anomalous"], *numbers, len(record["regions"]), None])
+        return csv_line([path, record["anomalous"], *numbers, None, text_cell(error), None])
+    product = text_cell(record["product"] or "")
+    return csv_line([path, record["anomalous"], *numbers, len(record["regions"]), None, product])
 
 
 def _complete(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

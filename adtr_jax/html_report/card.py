@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adtr_jax.calibration.calibration import Calibration
 from adtr_jax.calibration.decision import Decision
@@ -29,7 +30,9 @@ class ModelCard:
         licence: of the backbone's weights, SPDX; "" where it is not known.
         threshold: the raw score above which an image is anomalous; None: there is no calibration.
         promise: what the threshold promises, in words.
-        calibration: the raw scores of good images that were not trained on, the lowest first.
+        calibration: the scores of good images that were not trained on, the lowest first.
+        score: which score the report shows, and the threshold is of: the raw one; of a model of
+            several products, whose raw scores differ, the one whose threshold is 0.5 for all.
     """
 
     model: str = ""
@@ -41,6 +44,7 @@ class ModelCard:
     threshold: float | None = None
     promise: str = ""
     calibration: list[float] = dataclasses.field(default_factory=list)
+    score: Literal["raw_score", "score"] = "raw_score"
 
     @classmethod
     def of(
@@ -52,8 +56,22 @@ class ModelCard:
         licence: str = "",
         calibration: Calibration | None = None,
         decision: Decision | None = None,
+        products: Mapping[str, tuple[Calibration, Decision]] | None = None,
     ) -> "ModelCard":
-        """Describes a model that is about to be used; `decision` is of `calibration`."""
+        """Describes a model that is about to be used.
+
+        Args:
+            model: its name.
+            sha256: of what it has learned.
+            settings: its own.
+            licence: of its backbone's weights.
+            calibration: the good images' scores.
+            decision: the threshold, from them.
+            products: both of each of several products by name, in place of these two.
+        """
+        if products:
+            made = cls.of(model, sha256, settings, licence=licence)
+            return dataclasses.replace(made, score="score", **_of_products(products))
         scores = [] if calibration is None else sorted(map(float, calibration.scores))
         return cls(
             model=model,
@@ -86,3 +104,12 @@ class ModelCard:
         except (ValueError, TypeError) as error:
             reason = one_line(error)
             raise InputError(f"{file} is damaged ({reason}): make the results again") from None
+
+
+def _of_products(products: Mapping[str, tuple[Calibration, Decision]]) -> dict[str, Any]:
+    """What the card says of the thresholds and calibrations of several products."""
+    promises, scores = [], []
+    for name, (calibration, decision) in products.items():
+        promises.append(f"{name}: {decision.describe()}")
+        scores += calibration.readable(calibration.scores, decision.threshold).tolist()
+    return {"threshold": 0.5, "promise": " ".join(promises), "calibration": sorted(scores)}

@@ -11,6 +11,7 @@ const ORDERS = {
 };
 let listed = []; // the images that are shown, in their order
 
+const kindOf = (image) => image.defect || image.product;
 const nameOf = (path) => path.split(/[\\/]/).pop() || path;
 
 function makeCard(image) {
@@ -20,7 +21,7 @@ function makeCard(image) {
     make("span", { class: "thumb" }, layers(image)),
     make("span", { class: "file", title: image.path }, nameOf(image.path)),
     make("span", { class: "line" }, make("b"), make("span", {}, image.score.toPrecision(4))),
-    ...(image.defect ? [make("span", { class: "kind" }, image.defect)] : []),
+    ...(kindOf(image) ? [make("span", { class: "kind" }, kindOf(image))] : []),
   );
   image.card = make("li", {}, button);
   watcher.observe(button);
@@ -35,11 +36,12 @@ function mark(image) {
   image.card.className = verdict.replace(" ", "-");
   image.card.querySelector("b").textContent = verdict;
   const name = `${image.path}: ${verdict}, score ${short(image.score)}`;
-  image.card.firstChild.setAttribute("aria-label", image.defect ? `${name}, ${image.defect}` : name);
+  const kind = kindOf(image);
+  image.card.firstChild.setAttribute("aria-label", kind ? `${name}, ${kind}` : name);
 }
 
 function isListed(image) {
-  if (state.kind && image.defect !== state.kind) return false;
+  if (state.kind && kindOf(image) !== state.kind) return false;
   const { verdict } = state;
   if (verdict === "wrong") return isWrong(image);
   if (verdict === "anomalous") return isAnomalous(image);

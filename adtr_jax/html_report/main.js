@@ -106,12 +106,12 @@ function about() {
 }
 
 function choices() {
-  const kinds = [...new Set(images.map((image) => image.defect).filter(Boolean))];
+  const kinds = [...new Set(images.map(kindOf).filter(Boolean))];
   for (const kind of kinds.sort(collator.compare)) {
     byId("kind").append(make("option", { value: kind }, kind));
   }
+  byId("kind").parentElement.hidden = !kinds.length;
   if (!labelled) {
-    byId("kind").parentElement.hidden = true;
     for (const value of ["wrong", "missed", "false alarm"]) {
       document.querySelectorAll(`#report option[value="${value}"]`).forEach((option) => option.remove());
     }

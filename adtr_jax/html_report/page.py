@@ -107,6 +107,7 @@ def _image(item: Item) -> dict[str, Any]:
         "path": item.path,
         "score": item.score,
         "defect": item.defect,
+        "product": item.product,
         "label": item.label,
         "size": item.size,
         "boxes": [region["box"] for region in item.regions] if item.size else [],

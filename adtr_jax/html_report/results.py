@@ -32,12 +32,13 @@ class Item:
 
     Attributes:
         path: as it was named.
-        score: the raw score.
+        score: the one that the card names.
         defect: its kind, `good` of a good image; None: it is not known whether it is good.
         size: width and height in pixels; None: not known.
         regions: each with `box` (left, top, right, bottom in pixels), `area` and `peak`.
         picture: the file of its picture; None: there is none.
         colours: the file of the score map's colours; None: the picture holds them already.
+        product: which one it shows, of several; "": of one.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Item:
     regions: Sequence[dict[str, Any]]
     picture: Path | None
     colours: Path | None
+    product: str = ""
 
     @property
     def label(self) -> int | None:
@@ -128,6 +130,8 @@ def write_images(
 
 def _predictions(folder: Path) -> FolderResults:
     items, errors = [], []
+    card = ModelCard.read(folder)
+    shown = "score" if card.score == "score" else "raw_score"
     for record in read_records(folder):
         if record["error"] is not None:
             errors.append((record["path"], record["error"]))
@@ -135,9 +139,9 @@ def _predictions(folder: Path) -> FolderResults:
         name = picture_name(record["path"])
         pictures = _pictures(folder, name, OVERLAYS)
         size, regions = record["size"], record["regions"]
-        items.append(Item(record["path"], record["raw_score"], None, size, regions, *pictures))
+        score, product = record[shown], record["product"] or ""
+        items.append(Item(record["path"], score, None, size, regions, *pictures, product))
     ended = datetime.fromtimestamp((folder / JSONL).stat().st_mtime).astimezone()
-    card = ModelCard.read(folder)
     times = {"last image scored": ended.isoformat(timespec="seconds")}
     return FolderResults(folder.name, card, items, errors, times=times)
 
