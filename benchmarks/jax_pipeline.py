@@ -113,10 +113,12 @@ def training_steps(
         the next state and the losses. The first state. The further arguments.
     """
     devices, settings = mesh(), detector.settings
-    optimiser = train.make_optimiser(settings, train.learning_rate(settings, 500, steps))
-    run = train.compile_steps(detector.loss, optimiser, settings.seed, devices)
+    optimiser = train.make_optimiser(settings)
+    run = train.compile_steps(detector.loss, optimiser, devices)
     params, rest = jax.tree.map(jnp.copy, (detector.params, detector.rest))
     state = train.TrainState(params, rest, optimiser.init(params), jnp.int32(0))
     order = np.tile(np.arange(len(f), dtype=np.int32), (steps, 1))
     part = EpochPart(place(f, devices), order, np.ones((steps, len(f)), np.float32))
-    return run, place(state, devices), train.placed(part, devices)
+    rates = train.learning_rates(settings, 500, steps)
+    pace = place(train.Pace.of(rates[0], settings.seed), devices)
+    return run, place(state, devices), (pace, *train.placed(part, devices))

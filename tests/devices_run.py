@@ -76,15 +76,16 @@ def curve(
     mesh = device_mesh(devices)
     loss, start, data = method(dtype)
     params, rest = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
-    optimiser = optax.adamw(1e-4, weight_decay=1e-4)
-    run = train.compile_steps(loss, optimiser, 0, mesh)
+    optimiser = optax.adamw(1.0, weight_decay=1e-4)
+    pace = place(train.Pace.of(np.full(1, 1e-4, dtype), 0), mesh)
+    run = train.compile_steps(loss, optimiser, mesh)
     state = train.TrainState(params, rest, optimiser.init(params), jnp.int32(0))
     state, loader = place(state, mesh), Loader(Shard(data, IMAGES), mesh, limit)
     values: list[float] = []
     for number in range(1, EPOCHS + 1):
         order, weight = Sampling(IMAGES, 0, batch_size=6, seed=0).epoch(number, devices)
         for part in loader.parts(order, weight.astype(dtype)):
-            state, steps = run(state, *train.placed(part, mesh))
+            state, steps = run(state, pace, *train.placed(part, mesh))
             values += np.asarray(steps, np.float64).tolist()
     return values, [float(leaf.mean()) for leaf in jax.tree.leaves(state.rest)]
 

@@ -137,13 +137,14 @@ def test_two_devices_train_on_many_tokens_as_one():
         return losses.normal(batch.examples, f_hat), rest
 
     def step(devices: int):
-        mesh, optimiser = device_mesh(devices), optax.sgd(1e-3)
-        run = train.compile_steps(loss, optimiser, 0, mesh)
+        mesh, optimiser = device_mesh(devices), optax.sgd(1.0)
+        pace = place(train.Pace.of(np.float32([1e-3]), 0), mesh)
+        run = train.compile_steps(loss, optimiser, mesh)
         state = train.TrainState(params, None, optimiser.init(params), jnp.int32(0))
         state = place(jax.tree.map(jnp.copy, state), mesh)
         order, weight = np.array([[2, 0, 1, 3]], np.int32), np.ones((1, 4), np.float32)
         examples = place(f, mesh, jax.sharding.PartitionSpec("data"))
-        return run(state, *train.placed(EpochPart(examples, order, weight), mesh))
+        return run(state, pace, *train.placed(EpochPart(examples, order, weight), mesh))
 
     (one, value), (two, other) = step(1), step(2)
     assert float(value[0]) == pytest.approx(float(other[0]), rel=1e-6)

@@ -298,11 +298,12 @@ def test_one_step_is_adamw_on_equation_1(tmp_path):
     gradient = jax.grad(mean_loss)(params)
     updates, _ = optimiser.update(gradient, optimiser.init(params), params)
     expected = optax.apply_updates(params, updates)["w"]
-    run = train.compile_steps(loss, optimiser, 0, device_mesh())
+    run = train.compile_steps(loss, optax.adamw(1.0, weight_decay=1e-4), device_mesh())
     state = train.TrainState(params, jnp.int32(0), optimiser.init(params), jnp.int32(0))
     order, weight = np.array([[2, 0, 1, 3]], np.int32), np.array([[1, 1, 1, 0]], np.float32)
     part = EpochPart(features, order, weight)
-    state, losses = run(state, *train.placed(part, device_mesh()))
+    pace = train.Pace.of(np.float32([1e-2]), 0)
+    state, losses = run(state, pace, *train.placed(part, device_mesh()))
     assert np.asarray(state.params["w"]) == pytest.approx(np.asarray(expected), rel=1e-6)
     assert float(losses[0]) == pytest.approx(float(mean_loss({"w": jnp.full(3, 0.5)})), rel=1e-6)
     assert int(state.rest) == 1
@@ -348,14 +349,14 @@ def test_adam_is_pytorchs_with_the_weight_decay_in_the_gradient():
     start, gradient = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
     theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
     reference = torch.optim.Adam([theirs], lr=1e-2, weight_decay=0.1)
-    optimiser = train.make_optimiser(GtransSettings(weight_decay=0.1), lambda step: 1e-2)
+    optimiser = train.make_optimiser(GtransSettings(weight_decay=0.1))
     ours = jnp.asarray(start)
     state = optimiser.init(ours)
     for step in range(20):
         theirs.grad = torch.from_numpy(gradient * np.float32(np.cos(step)))
         reference.step()
         updates, state = optimiser.update(jnp.asarray(theirs.grad.numpy()), state, ours)
-        ours = optax.apply_updates(ours, updates)
+        ours = optax.apply_updates(ours, 1e-2 * updates)
     assert np.asarray(ours) == pytest.approx(theirs.detach().numpy(), rel=1e-5)
 
 
@@ -379,16 +380,16 @@ def test_muon_moves_matrices_by_orthogonal_steps_and_all_else_by_adamw():
     )
     params, gradients = nnx.State(params), jax.tree.map(jnp.sin, nnx.State(params))
     settings = AdtrSettings(optimiser="muon", weight_decay=0.1)
-    optimiser = train.make_optimiser(settings, lambda step: 0.5)
+    optimiser = train.make_optimiser(settings)
     updates, _ = optimiser.update(gradients, optimiser.init(params), params)
     for name in ("dense", "convolution"):
         decay = 0.1 * params[name]["kernel"][...]
-        step = np.asarray(updates[name]["kernel"][...] / -0.5 - decay)
+        step = np.asarray(-updates[name]["kernel"][...] - decay)
         wide = step.shape[-1] / np.prod(step.shape[:-1])
         matrix = step.reshape(-1, step.shape[-1]) / max(1, wide) ** 0.5
         values = np.linalg.svd(matrix, compute_uv=False)
         assert values.min() > 0.6 and values.max() < 1.3, name
-    adamw = optax.nadamw(0.5, weight_decay=0.1)
+    adamw = optax.nadamw(1.0, weight_decay=0.1)
     expected, _ = adamw.update(gradients, adamw.init(params), params)
     for path in (("dense", "bias"), ("depthwise", "kernel"), ("query",)):
         ours, theirs = updates, expected

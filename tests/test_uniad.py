@@ -140,7 +140,7 @@ def test_a_clipped_gradient_is_the_one_in_pytorch(clip):
     for parameter, gradient in zip(theirs, gradients, strict=True):
         parameter.grad = torch.from_numpy(gradient.copy())
     torch.nn.utils.clip_grad_norm_(theirs, clip)
-    ours = train.make_optimiser(AdtrSettings(clip=clip), lambda step: 0.1)
+    ours = train.make_optimiser(AdtrSettings(clip=clip))
     first = jax.jit(lambda g: ours.update(g, ours.init(g), g)[1][1][0].mu)(gradients)
     for parameter, mu in zip(theirs, first, strict=True):
         np.testing.assert_allclose(mu, 0.1 * parameter.grad, rtol=1e-5)

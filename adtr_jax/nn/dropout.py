@@ -12,7 +12,7 @@ def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     return x ^ (x >> 16)
 
 
-def seeds(seed: int, step: Array, positions: Array) -> UInt32[Array, "b"]:
+def seeds(seed: int | UInt32[Array, ""], step: Array, positions: Array) -> UInt32[Array, "b"]:
     """One seed a sample, from the run's seed, the step, and the sample's place in the batch."""
     key = _mix(jnp.asarray(step, jnp.uint32) + _mix(jnp.uint32(seed) + np.uint32(0x9E3779B9)))
     return _mix(key ^ _mix(positions.astype(jnp.uint32) + np.uint32(0x85EBCA6B)))

@@ -83,8 +83,33 @@ class TrainState(NamedTuple):
     step: Int32[Array, ""]
 
 
+class Pace(NamedTuple):
+    """What of a training a compiled epoch does not depend on: another one needs no compilation.
+
+    Attributes:
+        rates: the learning rate of every step of an epoch.
+        seed: of the dropout and the jitter.
+    """
+
+    rates: Float[Array, "steps"]
+    seed: UInt32[Array, ""]
+
+    @classmethod
+    def of(cls, rates: Float[np.ndarray, "steps"], seed: int) -> "Pace":
+        """Returns the pace of an epoch with these rates."""
+        return cls(jnp.asarray(rates), jnp.uint32(seed))
+
+
+def learning_rates(
+    settings: Settings, epochs: int, steps: int
+) -> Float[np.ndarray, "epochs steps"]:
+    """Returns the learning rate at every step of `epochs` epochs of `steps` steps each."""
+    schedule = learning_rate(settings, epochs, steps)
+    return np.asarray(jax.jit(schedule)(jnp.arange(epochs * steps))).reshape(epochs, steps)
+
+
 def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule:
-    """Returns the learning rate at every step of `epochs` epochs of `steps` steps each.
+    """Returns the learning rate as a function of the number of steps done.
 
     `step` is ADTR's: x0.1 after the fraction `drop_after` of the epochs. `exponential` is GTrans's:
     a decay to 0.9 of the initial value. `cosine` warms up over the first twentieth and decays to
@@ -100,27 +125,28 @@ def learning_rate(settings: Settings, epochs: int, steps: int) -> optax.Schedule
     return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, total)
 
 
-def make_optimiser(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimiser(settings: Settings) -> optax.GradientTransformation:
     """Returns AdamW, Muon, or Adam with the weight decay added to the gradient, as in PyTorch's.
 
+    Its updates are those of a learning rate of 1, in proportion to which all others' are.
     Muon (Jordan et al. 2024) is for the kernels of dense layers and convolutions; embeddings,
     biases and normalisations, which are no linear maps, are AdamW's. With `clip` the gradient's
     norm, over all parameters, is bounded first.
     """
-    optimiser = _unclipped(settings, schedule)
+    optimiser = _unclipped(settings)
     if settings.clip is None:
         return optimiser
     return optax.chain(optax.clip_by_global_norm(settings.clip), optimiser)
 
 
-def _unclipped(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _unclipped(settings: Settings) -> optax.GradientTransformation:
     decay = settings.weight_decay
     if settings.optimiser == "adamw":
-        return optax.adamw(schedule, weight_decay=decay)
+        return optax.adamw(1.0, weight_decay=decay)
     if settings.optimiser == "adam":
-        return optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule))
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(1.0))
     return muon(
-        schedule,
+        1.0,
         ns_coeffs=(NEWTON_SCHULZ,) * 5,  # one for each iteration: a loop, compiled in less time
         weight_decay=decay,
         adam_weight_decay=decay,
@@ -145,20 +171,25 @@ def _matrices(params: Params) -> Any:
 
 
 def compile_steps(
-    loss: Loss, optimiser: optax.GradientTransformation, seed: int, mesh: Mesh
+    loss: Loss, optimiser: optax.GradientTransformation, mesh: Mesh
 ) -> jax.stages.Wrapped:
     """Compiles the steps of an epoch, or of a part of it, into one program over all devices.
 
-    The program takes the state, which is donated, and what `placed` returns for the steps; it
-    returns the new state and the loss of every step. The result does not depend on the number of
-    devices, dropout included.
+    The program takes the state, which is donated, the epoch's `Pace`, and what `placed` returns for
+    the steps; it returns the new state and the loss of every step. The result does not depend on
+    the number of devices, dropout included.
+
+    Args:
+        loss: one value per image, and the new `rest`.
+        optimiser: its updates are those of a learning rate of 1.
+        mesh: all devices.
     """
 
     def one_step(
-        state: TrainState, data: Data, order: Array, weight: Array
+        state: TrainState, pace: Pace, data: Data, order: Array, weight: Array
     ) -> tuple[TrainState, Array]:
         position = jax.lax.axis_index(AXIS) * len(weight) + jnp.arange(len(weight))
-        batch = Batch(take_batch(data, order), seeds(seed, state.step, position), weight)
+        batch = Batch(take_batch(data, order), seeds(pace.seed, state.step, position), weight)
 
         def batch_loss(params: Params) -> tuple[Array, Rest]:
             # The mean over the global batch: its gradient is that of all devices together.
@@ -169,17 +200,20 @@ def compile_steps(
         gradient = jax.value_and_grad(batch_loss, has_aux=True)
         (value, rest), gradients = gradient(state.params)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        rate = pace.rates[state.step % len(pace.rates)]
+        updates = jax.tree.map(lambda update: rate * update, updates)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, rest, opt_state, state.step + 1), value
 
     def steps(
-        state: TrainState, data: Data, order: Int32[Array, "steps b"], weight: Array
-    ) -> tuple[TrainState, Float[Array, "steps"]]:
+        state: TrainState, pace: Pace, data: Data, order: Int32[Array, "part b"], weight: Array
+    ) -> tuple[TrainState, Float[Array, "part"]]:
         return jax.lax.scan(
-            lambda state, batch: one_step(state, data, *batch), state, (order, weight)
+            lambda state, batch: one_step(state, pace, data, *batch), state, (order, weight)
         )
 
-    return per_device(steps, mesh, _SPECS, (replicated, replicated), donate=(0,))
+    specs = (replicated, replicated, *_PLACED)
+    return per_device(steps, mesh, specs, (replicated, replicated), donate=(0,))
 
 
 def compile_validation(
@@ -197,7 +231,7 @@ def compile_validation(
 
         return jax.lax.scan(one, jnp.zeros(()), (order, weight))[0]
 
-    compiled = per_device(steps, mesh, _SPECS, replicated)
+    compiled = per_device(steps, mesh, (replicated, *_PLACED), replicated)
 
     def validate(state: TrainState) -> float:
         parts = loader.parts(order, weight)
@@ -206,8 +240,8 @@ def compile_validation(
     return validate
 
 
-# State, examples, order and weight.
-_SPECS = (replicated, split(), replicated, split(1))
+# Examples, order and weight.
+_PLACED = (split(), replicated, split(1))
 
 
 def placed(part: EpochPart, mesh: Mesh) -> tuple[Data, Array, Array]:
@@ -252,25 +286,18 @@ def fit(
 
     sampling = data.sampling(settings)
     epochs = settings.epochs_of(sampling.steps)
-    schedule = learning_rate(settings, epochs, sampling.steps)
-    optimiser = make_optimiser(settings, schedule)
+    rates = learning_rates(settings, epochs, sampling.steps)
+    optimiser = make_optimiser(settings)
     params, rest = jax.tree.map(jnp.copy, start)  # the steps overwrite their buffers
     state = TrainState(params, rest, optimiser.init(params), jnp.int32(0))
-    best = None
-    if settings.patience is not None:
-        if data.held_out is None:
-            raise InputError(
-                f"--patience={settings.patience} is of the loss of held-out images, and "
-                f"--held_out={settings.held_out} of {data.normal} images is none: give a larger "
-                "share, or more images"
-            )
-        best = Best.before(params, rest)
+    _require_held_out(data, settings)
+    best = None if settings.patience is None else Best.before(params, rest)
     with Checkpoints(directory / "checkpoints") as checkpoints:
         done, (state, best) = checkpoints.last((state, best))
         state, best = place((state, best), mesh)
         if _over(done, epochs, best, settings.patience):
             return _learned(state, best)
-        run = compile_steps(loss, optimiser, settings.seed, mesh)
+        run = compile_steps(loss, optimiser, mesh)
         loader = Loader(data.examples, mesh, limit)
         validate = None
         if data.held_out is not None:
@@ -281,9 +308,10 @@ def fit(
             saved = time.monotonic()
             for number in range(done + 1, epochs + 1):
                 order, weight = sampling.epoch(number, mesh.size)
+                pace = place(Pace.of(rates[number - 1], settings.seed), mesh)
                 losses: list[Array] = []
                 for part in loader.parts(order, weight):
-                    arguments = state, *placed(part, mesh)
+                    arguments = state, pace, *placed(part, mesh)
                     if number == done + 1 and not losses:  # compiled once: the call finds it
                         compiled = run.lower(*arguments).compile()
                         memory.require_room(compiled, settings.batch_size, mesh)
@@ -291,9 +319,9 @@ def fit(
                     # At most two parts are on the devices, which otherwise fall behind.
                     jax.block_until_ready(losses[-1:])
                     losses.append(values)
-                rate = float(schedule(number * sampling.steps - 1))
                 held_out_loss = validate and validate(state)
-                log.epoch(number, _mean(losses, weight), rate, held_out_loss)
+                last = float(rates[number - 1, -1])
+                log.epoch(number, _mean(losses, weight), last, held_out_loss)
                 if best is not None and held_out_loss is not None:
                     best = best.after(number, held_out_loss, state.params, state.rest)
                 stop = hosts.largest(interrupt.asked)
@@ -309,6 +337,16 @@ def fit(
                 if over:
                     break
     return _learned(state, best)
+
+
+def _require_held_out(data: TrainingData, settings: Settings) -> None:
+    """Raises InputError where the training would stop by the loss of images that are not there."""
+    if settings.patience is not None and data.held_out is None:
+        raise InputError(
+            f"--patience={settings.patience} is of the loss of held-out images, and "
+            f"--held_out={settings.held_out} of {data.normal} images is none: give a larger share, "
+            "or more images"
+        )
 
 
 def _over(epoch: int, epochs: int, best: Best | None, patience: int | None) -> bool:
