@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the commands that they start, share what JAX compiles."""
     cache = Path(config.rootpath) / ".pytest_cache" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     jax.config.update("jax_num_cpu_devices", 2)  # as in the commands, whatever the machine
     # pytest-xdist would begin with the files of the most tests, which are the quickest.
     config.option.loadscopereorder = False

@@ -64,14 +64,14 @@ function histogram() {
   const top = Math.max(...groups.flatMap(([, , bins]) => bins)) * 1.04;
   const shares = ticks(0, 100 * top, 4).map((n) => [n / 100 / top, `${short(n)} %`]);
   const scores = ticks(...range, 6).map((score) => [place(score), short(score)]);
-  const parts = axes(scores, shares, "raw score", "share of the group");
+  const parts = axes(scores, shares, several ? "score" : "raw score", "share of the group");
   groups.forEach(([, kind, bins]) => {
     const steps = bins.map((share, i) => `V${up(share / top)}H${across((i + 1) / BINS)}`);
     const d = `M${across(0)} ${up(0)}${steps.join("")}V${up(0)}`;
     parts.push(draw("path", { class: `area ${kind}`, d }));
   });
   const line = draw("path", { class: "threshold" });
-  const svg = chart("Histogram of the raw scores, as shares of each group", [...parts, line]);
+  const svg = chart("Histogram of the scores, as shares of each group", [...parts, line]);
   svg.addEventListener("click", (event) => {
     const box = svg.getBoundingClientRect();
     const share = ((event.clientX - box.left) / box.width * WIDE - FRAME.left) / inner.width;

@@ -17,6 +17,7 @@ function currentRates() {
   if (calibration.length) {
     const n = calibration.length + 1;
     rows.push(rateOf("False alarms, calibration", now.calibration, calibration.length));
+    if (several) return rows; // each product has a promise of its own
     byId("note").hidden = false;
     rows.push(["False alarms, promised", percent((now.calibration + 1) / n), `${now.calibration + 1} of ${n}`]);
   }
