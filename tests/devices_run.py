@@ -93,10 +93,11 @@ def curve(
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
     jax.config.update("jax_default_prng_impl", "rbg")  # compiled in half the time of threefry
-    runs = ((adtr, "float32"), (adtr, "float64"), (gtrans, "float64"), (depthwise, "float64"))
+    kinds = {adtr: ["float64"], gtrans: ["float64"], depthwise: ["float32", "float64"]}
     curves = {
         f"{method.__name__} {dtype} {devices}": curve(method, dtype, devices)
-        for method, dtype in runs
+        for method, dtypes in kinds.items()
+        for dtype in dtypes
         for devices in (1, 8)
     }
     curves["depthwise float64 8, a step at a time"] = curve(depthwise, "float64", 8, limit=1)

@@ -18,6 +18,7 @@ from adtr_jax.api.model import Model, load
 from adtr_jax.calibration.recogniser import Recogniser
 from adtr_jax.config import AdtrSettings
 from adtr_jax.data import good_images
+from adtr_jax.data.product_folders import product_folders
 from adtr_jax.detectors.header import KEY
 from adtr_jax.errors import InputError
 from adtr_jax.files import state_file
@@ -223,7 +224,7 @@ def test_a_folder_without_products(layout, message, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=message):
-        good_images.products(tmp_path)
+        product_folders(tmp_path)
 
 
 def test_a_folder_of_categories_says_how_to_take_them_all(data):

@@ -117,7 +117,7 @@ def test_eight_devices_give_the_same_losses_where_not_all_images_fit(curves):
 
 def test_eight_devices_give_the_first_losses_of_one_in_float32(curves):
     """Later AdamW, whose first steps follow the mere sign of a gradient, amplifies rounding."""
-    eight, one = (curves[f"adtr float32 {devices}"][0] for devices in (8, 1))
+    eight, one = (curves[f"depthwise float32 {devices}"][0] for devices in (8, 1))
     assert eight[:8] == pytest.approx(one[:8], rel=1e-5)
 
 

@@ -19,7 +19,7 @@ from adtr_jax.config import (
     Preset,
     Settings,
 )
-from adtr_jax.data.good_images import products
+from adtr_jax.data.product_folders import product_folders
 from adtr_jax.detectors.methods import METHODS
 from adtr_jax.errors import InputError
 
@@ -104,7 +104,7 @@ def main(words: Sequence[str]) -> int:
         what = "is not a folder" if options.photos.exists() else "does not exist"
         raise InputError(f"{options.photos} {what}: give a folder of good images")
     if options.unified:
-        products(options.photos)
+        product_folders(options.photos)
     if options.out.is_dir():
         raise InputError(f"--out={options.out} is a folder: name the model's file")
     run(options)
@@ -122,7 +122,7 @@ def run(options: Fit) -> "Model":
 
     begun = time.monotonic()
     model = fit(
-        products(options.photos) if options.unified else options.photos,
+        product_folders(options.photos) if options.unified else options.photos,
         options.settings,
         out=options.out,
         false_alarms=options.false_alarms,

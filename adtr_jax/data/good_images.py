@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, UInt8
 from adtr_jax.config import Bits
 from adtr_jax.data import bit_depth
 from adtr_jax.data.inputs import Decoded, Picture, decoded, depths, images_below
-from adtr_jax.data.layout import IMAGE_SUFFIXES, SYSTEM_FOLDERS, Listing, require_spelling
+from adtr_jax.data.layout import Listing, require_spelling
 from adtr_jax.data.lazy import LazyArray, digest
 from adtr_jax.data.samples import GOOD
 from adtr_jax.data.walk import walk
@@ -219,29 +219,3 @@ def files(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{inside} holds no images: put good ones there")
     return files
-
-
-def products(folder: Path) -> dict[str, Path]:
-    """Lists the folders of products in a folder, by name; each as `files` takes it.
-
-    Raises:
-        InputError: it is no folder, or holds fewer than two, or images beside them.
-    """
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"{folder} {what}: give a folder with one folder a product")
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = {p.name: p for p in inside if p.is_dir() and p.name not in SYSTEM_FOLDERS}
-    if len(found) < 2 or "train" in found:
-        raise InputError(
-            f"--unified: {folder} holds no folders of several products, but "
-            f"{', '.join(found) or 'none'}: give the folder that they are in, or leave it out"
-        )
-    loose = [path.name for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-    if loose:
-        raise InputError(
-            f"--unified: {folder} holds images beside the folders of the products, such as "
-            f"{loose[0]}: move them into their product's"
-        )
-    return found
