@@ -172,6 +172,8 @@ def run(plan: _Plan) -> int:
         work_of = {job: plan.work(job) for job in plan.commands}
         runner = Runner(plan.commands, work_of, out, devices, write)
         write()
+        done = len(plan.commands) - len(left)
+        print(f"{done} of {len(plan.commands)} jobs are done; the others run on {devices}")
         runner.run()
         print(out / page.NAME)
         return 1 if runner.failed else 0

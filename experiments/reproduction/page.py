@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from adtr_jax.data import cifar
-from adtr_jax.data.mvtec_ad_archive import GROUPS
+from adtr_jax.data.mvtec_ad_archive import CATEGORIES, GROUPS
 from adtr_jax.evaluation import report
 from adtr_jax.evaluation.report import PaperRow, Results
 from adtr_jax.files.atomic import write_atomically
@@ -213,41 +213,37 @@ def _metrics(shown: Shown, part: Part, suffix: str = "") -> list[Results]:
 
 
 def _ablation(shown: Shown, part: Part) -> Iterator[str]:
-    papers = gtrans_paper if shown.paper == "gtrans" else adtr_paper
-    rows = papers.ABLATIONS[part.name]
-    yield _ablation_table(shown, part, part.names, rows)
-    for group, own in _groups(part.names).items():
+    if shown.paper == "adtr":
+        yield _ablation_table(shown, part, part.names, adtr_paper.ABLATIONS[part.name])
+        return
+    yield _ablation_table(shown, part, part.names, gtrans_paper.ABLATIONS[part.name])
+    for group, names in _groups(part.names).items():
         yield f"The {group} alone:"
-        of_group = gtrans_paper.GROUP_ABLATIONS[group] if shown.paper == "gtrans" else {}
-        yield _ablation_table(shown, part, own, of_group.get(part.name, ()), rows)
+        of_group = gtrans_paper.GROUP_ABLATIONS[group][part.name]
+        yield _ablation_table(shown, part, names, of_group)
 
 
 def _ablation_table(
-    shown: Shown,
-    part: Part,
-    names: Sequence[str],
-    paper: Sequence[PaperRow],
-    like: Sequence[PaperRow] = (),
+    shown: Shown, part: Part, names: Sequence[str], paper: Sequence[PaperRow]
 ) -> str:
-    """Returns a study's table of the means over some categories; `like` has its rows and columns.
+    """Returns a study's table, of the means over some categories.
 
-    The paper's numbers are over all of MVTec-AD's, or all of a group.
+    The paper's are over all of MVTec-AD's, or all of a group: they stand beside ours if these are.
     """
+    variants = paper[0].categories
     ours: list[Results] = []
-    like = like or paper
     for seed in part.seeds(shown.seeds):
         folder = part.folder(shown.out, seed)
-        files = {name: folder / name / part.name / "results.json" for name in names}
-        read = {name: _json(file) for name, file in files.items()}
+        read = {name: _json(folder / name / part.name / "results.json") for name in names}
         of_seed: dict[str, Mapping[str, float] | str] = {}
-        for variant in like[0].categories:
-            measured = {n: read[n].get(variant, {}).get(n) for n in names}
+        for variant in variants:
+            measured = {name: read[name].get(variant, {}).get(name) for name in names}
             if all(isinstance(values, Mapping) for values in measured.values()):
                 of_seed[variant] = report.mean(measured)
         ours.append(of_seed)
-    whole = set(names) in [set(own) for own in (*GROUPS.values(), sum(GROUPS.values(), ()))]
-    columns = [Column(row.method, row.metric, ours, paper if whole else ()) for row in like]
-    return table(part.name, like[0].categories, columns, {})
+    whole = set(names) in (set(CATEGORIES), *map(set, GROUPS.values()))
+    columns = [Column(row.method, row.metric, ours, paper if whole else ()) for row in paper]
+    return table(part.name, variants, columns, {})
 
 
 def _one_layer(shown: Shown, part: Part) -> Iterator[str]:
