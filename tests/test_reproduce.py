@@ -231,9 +231,9 @@ def test_the_page_of_adtr(tmp_path):
     assert table["mean"] == ["97.2", "88.0 ± 1.4", "97.5", "87.0"]
     assert table["mean of the textures"] == ["-", "88.2 ± 1.4", "-", "88.2 ± 1.4"]
     assert rows(text, "Table 2")["mean"] == ["-", "100.0 ± 0.0", "-", "100.0"]
-    scales = rows(text, "Table 4d\n")
+    scales = rows(text, "Table 4d: scales")
     assert scales == {"last layer": ["96.0", "88.0 ± 1.4"], "multi-scale": ["97.2", "-"]}
-    classes = rows(text, "Table 3, Figs. A16 to A25\n")
+    classes = rows(text, "Table 3, Figs. A16 to A25: cifar10")
     assert classes["airplane"] == ["94.1", "-", "96.2", "-"]
     assert classes["mean"] == ["94.7", "-", "96.1", "-"]
     assert text.count("![") == 1 and "![Fig. 5, all categories](mvtec/seed-0/tsne.png)" in text
@@ -252,11 +252,11 @@ def test_the_page_of_gtrans(tmp_path):
     page.write(shown, [parts["wide-resnet-50-2"], parts["fusion"]])
     text = (tmp_path / "README.md").read_text()
     assert "seed 0, with the paper's settings." in text
-    assert rows(text, "Table 1\n")["carpet"] == ["100.0", "50.0"]
-    located = rows(text, "Table 2\n")
+    assert rows(text, "Table 1")["carpet"] == ["100.0", "50.0"]
+    located = rows(text, "Table 2")
     assert located["grid"] == ["99.0", "25.0", "96.2", "12.5"]
     assert located["mean of the objects"] == ["98.1", "25.0", "92.3", "12.5"]
-    assert rows(text, "Table 7\n")["P6"] == ["99.0", "50.0", "97.9", "25.0"]
+    assert rows(text, "Table 7: fusion")["P6"] == ["99.0", "50.0", "97.9", "25.0"]
     assert "The textures alone:\n\n| fusion |" in text
     assert "| P6 | 98.7 | 50.0 | 98.0 | 25.0 |" in text  # the objects alone
     assert "![grid](wide-resnet-50-2/seed-0/grid/layers.png)" in text
@@ -271,7 +271,7 @@ def test_the_dry_run_says_what_and_how_long(data, tmp_path):
     assert said.startswith("2 jobs, 0 of them done, on the CPU\n\nscales: Table 4d; 2 jobs, such ")
     assert "\n  python -m experiments.ablation --category=bottle --study=scales" in said
     assert "\ndownloads that are missing\n  none\n" in said
-    assert "\n  ADTR, pixels, 64 px, batch 8: 16 steps of " in said  # 2 x 2 models, 2 epochs of 2
+    assert "\n  adtr, pixels, 64 px, batch 8: 16 steps of " in said  # 2 x 2 models, 2 epochs of 2
     assert "of training; features, scores and\n" in said
     assert not out.exists()
 
@@ -319,7 +319,9 @@ def test_bad_input_is_one_line(flags, message, data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_reproduction_goes_on_and_its_page_has_the_measured_numbers(data, tmp_path, monkeypatch):
+def test_a_stopped_reproduction_goes_on_and_its_page_has_the_measured_numbers(
+    data, tmp_path, monkeypatch
+):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # programs need not be fast
     out = tmp_path / "out"
     flags = ["--paper=adtr", "--parts=mvtec", f"--data={data}", f"--out={out}", "--", *SMALL]
@@ -343,7 +345,9 @@ def test_a_stopped_reproduction_goes_on_and_its_page_has_the_measured_numbers(da
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "stopped; the same command goes on"
     assert first.exists() and not second.with_suffix(".json").exists()
-    assert "## Missing\n\n- mvtec/seed-0/grid\n- mvtec/seed-0/all\n" in (out / page.NAME).read_text()
+    assert (
+        "## Missing\n\n- mvtec/seed-0/grid\n- mvtec/seed-0/all\n" in (out / page.NAME).read_text()
+    )
     written = first.stat().st_mtime_ns
 
     result = call(*flags, module=MODULE)

@@ -11,7 +11,6 @@ from experiments.reproduction.duration import spoken
 from experiments.reproduction.work import Training
 
 _EPOCHS, _STEPS = 3, 2  # the first epoch, with the compilation, does not count
-_TITLES = {"adtr": "ADTR", "gtrans": "GTrans"}
 
 
 class Size(NamedTuple):
@@ -28,8 +27,7 @@ class Size(NamedTuple):
         return cls(settings.method, settings.backbone, *size)
 
     def __str__(self) -> str:
-        title = _TITLES.get(self.method, self.method)
-        return f"{title}, {self.backbone}, {self.image_size} px, batch {self.batch_size}"
+        return f"{self.method}, {self.backbone}, {self.image_size} px, batch {self.batch_size}"
 
 
 def steps_of(jobs: Iterable[tuple[Sequence[Training], int]]) -> dict[Size, tuple[Settings, int]]:

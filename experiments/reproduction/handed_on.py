@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from adtr_jax.errors import InputError
 from experiments.identical_mapping import IdenticalMapping
 
-# A job's own, or of the whole: with --retrain no job would ever go on.
-OWN = ("category", "class", "data", "out", "weights", "seed", "study", "method", "hosts", "retrain")
+# A job's own, or what would make others of them: with --retrain no job would ever go on.
+OWN = (
+    *("category", "class", "study", "method", "anomalies", "unified"),
+    *("seed", "data", "out", "weights", "hosts", "retrain"),
+)
 _OF_ONE_LAYER = {field.name for field in dataclasses.fields(IdenticalMapping)}
 
 

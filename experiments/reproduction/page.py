@@ -133,7 +133,7 @@ def _sections(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
         yield "## Missing"
         yield "\n".join(missing)
     for part in parts:
-        yield f"## {part.shows}"
+        yield f"## {part.shows}: {part.name}"
         yield from _sections_of(shown, part)
 
 

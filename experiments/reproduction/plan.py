@@ -70,7 +70,7 @@ class Job:
     """One category or class of a part, with one seed; or all, of a figure that shows them all.
 
     Attributes:
-        categories: of the category's own command lines one.
+        categories: one, or all.
         needs: keys of the jobs that must have been done.
     """
 
