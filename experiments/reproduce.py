@@ -115,7 +115,7 @@ class _Plan:
         )
 
     def images(self, job: Job) -> int:
-        return work.images_of(job, self.places.data)
+        return work.images_of(job, self.places)
 
     def work(self, job: Job) -> int:
         """Returns the steps of a job; a figure of what others have trained takes next to none."""

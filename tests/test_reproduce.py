@@ -90,8 +90,8 @@ def test_the_plan_of_gtrans():
 def test_the_steps_of_a_job_are_the_papers():
     def steps(paper: str, name: str, *words: str) -> list[int]:
         job = parts_of(paper, CATEGORIES)[name].jobs(1)[0]
-        lines = job.commands(Places(Path("out"), Path("weights")), HandedOn.read(words))
-        images = work.images_of(job, None)
+        places = Places(Path("out"), Path("weights"))
+        lines, images = job.commands(places, HandedOn.read(words)), work.images_of(job, places)
         return [t.steps(images) for words in lines for t in work.trainings(work.read(words))]
 
     # 209 bottles; ADTR+ has as many anomalous ones, GTrans holds a fifth out.

@@ -11,7 +11,7 @@ from adtr_jax.config import OF_THE_EVALUATION, PLUS_PRESETS, Preset, Settings
 from experiments import ablation, cifar10, mvtec
 from experiments.identical_mapping import IdenticalMapping
 from experiments.options import Options
-from experiments.reproduction.plan import Job
+from experiments.reproduction.plan import Job, Places
 
 # Of MVTec-AD's categories the normal training images, as published.
 MVTEC_AD = {
@@ -95,12 +95,16 @@ def networks(options: Options | IdenticalMapping) -> list[str]:
     return [training.settings.backbone for training in trainings(options)]
 
 
-def images_of(job: Job, data: Path | None) -> int:
-    """Returns the number of normal training images of a job of one category."""
+def images_of(job: Job, places: Places) -> int:
+    """Returns the number of normal training images of a job of one category.
+
+    Raises:
+        InputError: they cannot be read.
+    """
     if job.part.module == "cifar10":
-        return CIFAR10
+        return CIFAR10 if places.cifar10 is None else _images_of_a_class(places.cifar10)
     (name,) = job.categories
-    return MVTEC_AD[name] if data is None else _images_in(data, name)
+    return MVTEC_AD[name] if places.data is None else _images_in(places.data, name)
 
 
 @functools.cache
@@ -108,3 +112,10 @@ def _images_in(data: Path, name: str) -> int:
     from adtr_jax.data import folders
 
     return len(folders.read_category(data, name).train)
+
+
+@functools.cache
+def _images_of_a_class(source: Path) -> int:
+    from adtr_jax.data import cifar
+
+    return len(cifar.read_category(cifar.CLASSES[0], source, seed=0).train)
