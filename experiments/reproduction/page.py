@@ -138,12 +138,16 @@ def _sections(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
 
 
 def _missing(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
+    """Yields how many jobs each part lacks, and the output of those that failed or run."""
     for part in parts:
-        for job in part.jobs(shown.seeds):
-            if seconds_of(job, shown.out) is None:
-                log = log_of(job, shown.out)
-                said = f": [log]({_link(log, shown.out)})" if log.exists() else ""
-                yield f"- {job.key}{said}"
+        jobs = part.jobs(shown.seeds)
+        missing = [job for job in jobs if seconds_of(job, shown.out) is None]
+        if missing:
+            yield f"- {part.name}: {len(missing)} of {len(jobs)} jobs"
+        logs = {job.key: log_of(job, shown.out) for job in missing}
+        for key, log in logs.items():
+            if log.exists():
+                yield f"  - [{key}]({_link(log, shown.out)})"
 
 
 def _sections_of(shown: Shown, part: Part) -> Iterator[str]:
