@@ -14,6 +14,7 @@ LONGEST = (
     "test_experiments_plus",
     "test_experiments_cifar10",
     "test_experiments_gtrans",
+    "test_reproduce",
     "test_notebooks",
     "test_composition",
     "test_hosts",
