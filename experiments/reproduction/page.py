@@ -1,5 +1,6 @@
 """The page: all tables, the paper's numbers beside ours, and all figures, in Markdown."""
 
+import itertools
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,9 +133,10 @@ def _sections(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
     if missing:
         yield "## Missing"
         yield "\n".join(missing)
-    for part in parts:
-        yield f"## {part.shows}: {part.name}"
-        yield from _sections_of(shown, part)
+    for shows, group in itertools.groupby(parts, key=lambda part: part.shows):
+        together = list(group)
+        yield f"## {shows}: {', '.join(part.name for part in together)}"
+        yield from _sections_of(shown, together)
 
 
 def _missing(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
@@ -150,46 +152,57 @@ def _missing(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
                 yield f"  - [{key}]({_link(log, shown.out)})"
 
 
-def _sections_of(shown: Shown, part: Part) -> Iterator[str]:
+def _sections_of(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
+    """Yields the tables and figures of the parts that share them."""
+    part = parts[0]
     if part.module == "mvtec":
-        yield from _mvtec(shown, part)
+        yield from _adtr_mvtec(shown, part) if shown.paper == "adtr" else _gtrans(shown, parts)
     elif part.module == "cifar10":
         methods = _adtr_methods(shown, part, adtr_paper.CIFAR10)
         columns = [Column(method, "image_auroc", *rows) for method, rows in methods.items()]
         yield table("class", cifar.CLASSES, columns, {"mean": cifar.CLASSES})
-        yield from _figures(shown, part, part.names, "sheet.png")
+        yield from _figures(shown, part, "sheet.png")
     elif part.module == "ablation":
         yield from _ablation(shown, part)
     else:
         yield from _one_layer(shown, part)
 
 
-def _mvtec(shown: Shown, part: Part) -> Iterator[str]:
-    names = _ordered(part.names)
-    groups = _groups(names)
-    means = {f"mean of the {group}": own for group, own in groups.items()}
-    means |= {"mean": names} if len(names) > 1 else {}
-    if shown.paper == "adtr":
-        methods = _adtr_methods(shown, part, adtr_paper.MVTEC_AD)
-        tables: dict[str, tuple[str, ...]]
-        tables = {"Table 1": ("pixel_auroc",), "Table 2": ("image_auroc",)}
-    else:
-        method = _GTRANS[part.name]
-        methods = {method: (_metrics(shown, part), gtrans_paper.MVTEC_AD[method])}
-        tables = {"Table 1": ("image_auroc",), "Table 2": ("pixel_auroc", "aupro")}
-    for title, metrics in tables.items():
+def _adtr_mvtec(shown: Shown, part: Part) -> Iterator[str]:
+    methods = _adtr_methods(shown, part, adtr_paper.MVTEC_AD)
+    for title, metric in {"Table 1": "pixel_auroc", "Table 2": "image_auroc"}.items():
         yield f"### {title}"
-        columns = [Column(m, metric, *rows) for m, rows in methods.items() for metric in metrics]
-        yield table("category", names, columns, means)
-    if shown.paper == "adtr":
-        together = _figure(shown, part.folder(shown.out, 0) / "tsne.png", "Fig. 5, all categories")
-        yield from ["### Fig. 5", *together]
-        yield from _figures(shown, part, names, "tsne.png")
-        yield "### Figs. A1 to A15"
-        yield from _figures(shown, part, names, "sheet.png")
-    else:
-        yield "### Fig. 4"
-        yield from _figures(shown, part, names, "layers.png")
+        yield _mvtec_table(part, [Column(name, metric, *rows) for name, rows in methods.items()])
+    yield "### Fig. 5"
+    of_all = part.folder(shown.out, 0) / "tsne.png"
+    yield from _figure(shown, of_all, "all categories")
+    yield from _figures(shown, part, "tsne.png")
+    yield "### Figs. A1 to A15"
+    yield from _figures(shown, part, "sheet.png")
+
+
+def _gtrans(shown: Shown, parts: Sequence[Part]) -> Iterator[str]:
+    methods = {_GTRANS[part.name]: _metrics(shown, part) for part in parts}
+    for title, metrics in {
+        "Table 1": ("image_auroc",),
+        "Table 2": ("pixel_auroc", "aupro"),
+    }.items():
+        yield f"### {title}"
+        columns = [
+            Column(name, metric, ours, gtrans_paper.MVTEC_AD[name])
+            for name, ours in methods.items()
+            for metric in metrics
+        ]
+        yield _mvtec_table(parts[0], columns)
+    for part in parts:
+        yield f"### Fig. 4, {part.name}"
+        yield from _figures(shown, part, "layers.png")
+
+
+def _mvtec_table(part: Part, columns: Sequence[Column]) -> str:
+    names = _ordered(part.names)
+    means = {f"mean of the {group}": own for group, own in _groups(names).items()}
+    return table("category", names, columns, means | ({"mean": names} if len(names) > 1 else {}))
 
 
 def _adtr_methods(
@@ -272,10 +285,9 @@ def _ordered(names: Sequence[str]) -> tuple[str, ...]:
     return (*order, *(name for name in names if name not in order))
 
 
-def _figures(shown: Shown, part: Part, names: Sequence[str], file: str) -> Iterator[str]:
-    folder = part.folder(shown.out, 0)
-    for name in names:
-        yield from _figure(shown, folder / name / file, name)
+def _figures(shown: Shown, part: Part, file: str) -> Iterator[str]:
+    for name in _ordered(part.names):
+        yield from _figure(shown, part.folder(shown.out, 0) / name / file, name)
 
 
 def _figure(shown: Shown, file: Path, caption: str) -> Iterator[str]:
