@@ -18,8 +18,10 @@ import tyro
 from adtr_jax.command_line import guarded, parse
 from adtr_jax.errors import InputError
 from adtr_jax.files.atomic import write_atomically
+from adtr_jax.files.bucket import address_of
 from adtr_jax.files.lock import locked
 from conversion import weights_folder
+from experiments.addresses import local
 from experiments.reproduction import estimate, page, work
 from experiments.reproduction.devices import Devices, find
 from experiments.reproduction.downloads import CifarName, Needed
@@ -212,8 +214,13 @@ def main() -> int:
     end = words.index("--") if "--" in words else len(words)
 
     def action() -> int:
-        plan = _Plan.of(parse(Reproduce, words[:end], prog=PROG), words[end + 1 :])
-        return dry_run(plan) if plan.options.dry_run else run(plan)
+        options = parse(Reproduce, words[:end], prog=PROG)
+        address = options.out and address_of(options.out)
+        if address:
+            raise InputError(f"--out={address} is in a bucket: give a folder of this machine")
+        with local(options) as here:  # once, and not in every job
+            plan = _Plan.of(here, words[end + 1 :])
+            return dry_run(plan) if here.dry_run else run(plan)
 
     return guarded(action, "interrupted; the same command goes on")
 

@@ -315,13 +315,13 @@ def test_what_is_missing_is_said_with_its_size(tmp_path, monkeypatch):
         (["--paper=adtr", "--", "--seed=3"], "--seed is chosen for every experiment: leave it out"),
         (["--paper=adtr", "--", "fast"], "fast follows --, which is for options of the experiment"),
         (["--paper=gtrans", "--", "--steps=3"], "--steps=3: none of these experiments has this"),
+        (["--paper=gtrans", "--out=gs://b/out"], "--out=gs://b/out is in a bucket: give a folder"),
         (["--paper=gtrans", "--data=nowhere"], "nowhere does not exist: give the folder"),
     ],
 )
 def test_bad_input_is_one_line(flags, message, data, tmp_path):
-    place = flags.index("--") if "--" in flags else len(flags)
-    common = [f"--out={tmp_path}"] + ([] if "nowhere" in flags[-1] else [f"--data={data}"])
-    result = call(*flags[:place], *common, *flags[place:], module=MODULE)
+    common = [f"--out={tmp_path}", f"--data={data}"]  # the last of several counts
+    result = call(*common, *flags, module=MODULE)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

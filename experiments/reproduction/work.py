@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from adtr_jax.command_line import parse, peek
 from adtr_jax.config import OF_THE_EVALUATION, PLUS_PRESETS, Preset, Settings
+from adtr_jax.detectors.methods import PRESETS
 from experiments import ablation, cifar10, mvtec
 from experiments.identical_mapping import IdenticalMapping
 from experiments.options import Options
@@ -21,9 +22,9 @@ MVTEC_AD = {
 }
 CIFAR10 = 5000  # a class
 _EXPERIMENTS: Mapping[str, Any] = {
-    "experiments.mvtec": (mvtec.defaults, mvtec.PRESETS),
+    "experiments.mvtec": (mvtec.defaults, PRESETS),
     "experiments.cifar10": (cifar10.defaults, cifar10.SETTINGS),
-    "experiments.ablation": (ablation.defaults, mvtec.PRESETS),
+    "experiments.ablation": (ablation.defaults, PRESETS),
 }
 
 
