@@ -25,13 +25,17 @@ def local(options: C) -> Iterator[C]:
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(options):  # type: ignore[arg-type]
             value = getattr(options, field.name)
-            address = address_of(value) if isinstance(value, Path) else None
+            word = field.name == "anomalies"  # a folder, or the name of a kind
+            address = (
+                address_of(Path(value)) if isinstance(value, Path) or (value and word) else None
+            )
             if address is None:
                 continue
             if field.name == "out":
                 changes["out"] = _followed(address, stack)
             else:
-                changes[field.name] = Bucket(address).fetch(empty=field.name == "weights")
+                copy = Bucket(address).fetch(empty=field.name == "weights")
+                changes[field.name] = str(copy) if word else copy
         yield dataclasses.replace(options, **changes) if changes else options  # type: ignore[type-var]
     if "out" in changes:
         print(f"results are in {address_of(options.out)}")  # type: ignore[attr-defined]

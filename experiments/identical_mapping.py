@@ -18,6 +18,7 @@ from adtr_jax.command_line import guarded, parse
 from adtr_jax.config import ADTR_PRESETS, AdtrSettings
 from adtr_jax.errors import InputError
 from conversion import weights_folder
+from experiments.addresses import local
 from experiments.categories import ensure_weights
 
 FAST = ADTR_PRESETS["fast"]
@@ -131,7 +132,8 @@ def main() -> int:
     """Parses the command line and runs the study; returns the exit status."""
 
     def action() -> int:
-        run(parse(IdenticalMapping, sys.argv[1:], prog=PROG))
+        with local(parse(IdenticalMapping, sys.argv[1:], prog=PROG)) as options:
+            run(options)
         return 0
 
     return guarded(action, "interrupted; nothing was written")

@@ -191,7 +191,11 @@ def _shown(plan: _Plan, devices: Devices) -> page.Shown:
 def _claim(plan: _Plan) -> None:
     """Makes OUT this reproduction's own; of more parts or seeds it may be later."""
     file = plan.places.out / CLAIM
-    claim = {"paper": plan.options.paper, "handed on": plan.handed_on.words}
+    options = plan.options
+    sources = {name: getattr(options, name) for name in ("data", "cifar10", "cifar100")}
+    claim = {"paper": options.paper, "handed on": plan.handed_on.words} | {
+        name: None if path is None else str(path.resolve()) for name, path in sources.items()
+    }
     if file.exists():
         try:
             held = json.loads(file.read_bytes())
@@ -199,8 +203,8 @@ def _claim(plan: _Plan) -> None:
             held = None
         if held != claim:
             raise InputError(
-                f"{plan.places.out} holds another paper's results, or of other options after --: "
-                "choose another folder with --out=DIR"
+                f"{plan.places.out} holds another paper's results, or of other images or options "
+                "after --: choose another folder with --out=DIR"
             )
     write_atomically(file, json.dumps(claim, indent=2) + "\n")
 

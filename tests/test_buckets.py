@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,10 +147,71 @@ def test_a_mirror_writes_what_has_changed_and_deletes_what_has_gone(store, monke
         assert (folder / "one/a.txt").read_text() == "theirs"
 
 
+def test_a_run_that_another_one_replaces_leaves_nothing_behind(store, tmp_path, monkeypatch):
+    """Killed before it was written: the old model is neither here nor there taken for the new's."""
+    monkeypatch.setattr(mirror, "SECONDS", 1000.0)
+    with mirror.mirrored("s3://bucket/run") as folder:
+        (folder / "a").mkdir()
+        for name, content in {"settings.json": "old", "model.safetensors": "OLD"}.items():
+            (folder / "a" / name).write_text(content)
+    (folder / "a/settings.json").write_text("new!")  # --retrain, killed at once
+    (folder / "a/model.safetensors").unlink()
+    with mirror.mirrored("s3://bucket/run"):
+        assert [file.name for file in (folder / "a").iterdir()] == ["settings.json"]
+    assert store.find("bucket/run") == ["bucket/run/a/settings.json"]
+    # Another machine does the same: what is here of the run before it is no part of it.
+    (folder / "a/checkpoints").mkdir()
+    (folder / "a/checkpoints/100").write_text("here alone")
+    store.pipe("bucket/run/a/settings.json", b"theirs")
+    with mirror.mirrored("s3://bucket/run"):
+        assert [file.name for file in (folder / "a").iterdir()] == ["settings.json"]
+
+
+def test_what_another_machine_writes_beside_it_is_fetched(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "SECONDS", 1000.0)
+    store.pipe("bucket/run/a/x.txt", b"before")
+    with mirror.mirrored("s3://bucket/run") as folder:
+        (folder / "mine.txt").write_text("mine")
+        store.pipe("bucket/run/a/x.txt", b"theirs")
+        with (
+            pytest.raises(InputError, match=r"another command .* is using"),
+            mirror.mirrored("s3://bucket/run"),
+        ):
+            pass
+    with mirror.mirrored("s3://bucket/run"):
+        assert (folder / "a/x.txt").read_text() == "theirs"
+    store.rm("bucket/run/a/x.txt")
+    with mirror.mirrored("s3://bucket/run"):
+        assert not (folder / "a").exists() and (folder / "mine.txt").exists()
+
+
+def test_a_copy_that_is_deleted_deletes_nothing(store, monkeypatch):
+    monkeypatch.setattr(mirror, "SECONDS", 1000.0)
+    store.pipe("bucket/run/a.txt", b"a")
+    with (
+        pytest.raises(InputError, match="has been deleted or emptied while the command runs"),
+        mirror.mirrored("s3://bucket/run") as folder,
+    ):
+        shutil.rmtree(folder)
+    assert store.find("bucket/run") == ["bucket/run/a.txt"]
+
+
+def test_an_error_of_the_run_is_not_hidden_by_the_buckets(store, monkeypatch, capsys):
+    monkeypatch.setattr(mirror, "SECONDS", 1000.0)
+    with (
+        pytest.raises(InputError, match=r"^the run's own$"),
+        mirror.mirrored("s3://bucket/run") as folder,
+    ):
+        (folder / "a.txt").write_text("a")
+        store.rm("bucket", recursive=True)
+        raise InputError("the run's own")
+    assert "warning: s3://bucket/run cannot be reached" in capsys.readouterr().err
+
+
 def test_results_that_cannot_be_written_stay_here(store, monkeypatch):
     monkeypatch.setattr(mirror, "SECONDS", 1000.0)
     with (
-        pytest.raises(InputError, match=r"s3://bucket/run cannot .*; the results are in /.*/run,"),
+        pytest.raises(InputError, match=r"s3://bucket/run cannot .*; what it lacks is in /.*/run,"),
         mirror.mirrored("s3://bucket/run") as folder,
     ):
         (folder / "a.txt").write_text("a")

@@ -229,7 +229,7 @@ def test_a_folder_without_products(layout, message, tmp_path):
 
 def test_a_folder_of_categories_says_how_to_take_them_all(data):
     with pytest.raises(
-        InputError, match=r"holds 2 categories .* or --unified for one model of all"
+        InputError, match=r"holds 2 categories .* or all of them to adtr-jax fit --unif"
     ):
         good_images.files(data)
 

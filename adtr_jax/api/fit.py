@@ -111,11 +111,12 @@ def fit(
         shown = good.products[np.any(held, axis=0)]
         calibrated = {
             name: dataclasses.replace(
-                plain.calibrated(maps[shown == i], scores[shown == i]),
+                plain.calibrated(maps[own], scores[own]),
                 about=about | {"sizes": [list(size) for size in good.sizes[i]]},
                 product=name,
             )
             for i, name in enumerate(good.names)
+            for own in [shown == i if len(good.names) > 1 else slice(None)]  # no copy of all
         }
         if len(calibrated) == 1:
             (model,) = calibrated.values()

@@ -382,10 +382,10 @@ def _model(
     """The model of what a file holds."""
     extra = header.extra
     arrays = {name: array.astype(np.float64) for name, array in calibration.items()}
-    several = extra.get("products")
+    several = extra.get("products")  # a list
     model = Model(
         detector=detector,
-        calibration=Calibration(**arrays) if arrays and not several else None,
+        calibration=Calibration(**arrays) if arrays and several is None else None,
         scale=tuple(extra.get("scale", (0.0, 1.0))),
         false_alarms=extra.get("false_alarms", 0.01),
         kind=extra.get("kind", "conformal"),
@@ -393,7 +393,9 @@ def _model(
         licence=header.licence,
         digest=header.sha256,
     )
-    return _with_products(model, *read_products(several, arrays, path)) if several else model
+    if several is None:
+        return model
+    return _with_products(model, *read_products(several, arrays, path))
 
 
 def _with_products(model: Model, several: list[Product], recogniser: Recogniser) -> Model:

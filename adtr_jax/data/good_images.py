@@ -212,7 +212,7 @@ def files(folder: Path) -> list[Path]:
         if categories:
             raise InputError(
                 f"{folder} holds {len(categories)} categories in MVTec layout: give one of them, "
-                f"such as {categories[0]}, or --unified for one model of all"
+                f"such as {categories[0]}, or all of them to adtr-jax fit --unified"
             )
         inside = folder
     files = list(images_below(inside))

@@ -73,12 +73,12 @@ class _Methods(Mapping[str, Method]):
         entry = _added()[name]
         try:
             method = entry.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # another package's code
             raise InputError(
                 f"the method {name} cannot be had from {entry.value} ({one_line(error)}): ask the "
                 "package that adds it"
             ) from error
-        if not isinstance(method, Method) or method.settings.method != name:
+        if not isinstance(method, Method) or getattr(method.settings, "method", None) != name:
             raise InputError(
                 f"the method {name}: {entry.value} is no adtr_jax.detectors.methods.Method of that "
                 "name: ask the package that adds it"

@@ -1,13 +1,16 @@
 """Folders in buckets (gs://, s3:// and what else fsspec knows) by a copy on this machine.
 
 Everything else reads and writes local files: `Bucket.fetch` brings the copy up to date, and
-`mirrored` writes changes back while they are made. The copies are in the user's cache folder; an
-index in each says which version of which object it holds, so that only what has changed travels.
+`mirror` writes changes back while they are made. The copies are in the user's cache folder. An
+index in each says which version of an object each file was when they last met, so that only what
+has changed travels, and it is known on which side.
 """
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -65,39 +68,49 @@ class Bucket:
         except Exception as error:  # each store raises its own
             raise InputError(f"{address} is no address: {one_line(error)[:300]}") from None
         parts = PurePosixPath(path).parts
-        if not parts or is_hidden(PurePosixPath(path)):
+        if not parts or _is_strange(path):
             raise InputError(f"{address} is no plain name of a folder or file: choose another one")
         self.copy = user_cache_path("adtr_jax").joinpath("buckets", kind, *parts)
 
     def fetch(self, *, empty: bool = False) -> Path:
-        """Brings the copy up to date, and returns it.
+        """Makes the copy what the bucket holds, and returns it.
 
-        What was changed in the bucket since is replaced, what was deleted there is deleted, and
-        what has never been there is left alone, as is what has changed here only.
+        Files that have never been in the bucket are left alone.
 
         Args:
-            empty: whether there may be nothing at the address yet.
+            empty: whether the address may hold nothing.
 
         Raises:
             InputError: the address cannot be reached, or holds nothing; or no room is left.
         """
-        found = self._listed()
+        found = self.listed()
         if not found and not empty:
             raise InputError(f"{self.address} holds nothing: give a folder or file that exists")
         single = list(found) == [""]
         folder = self.copy.parent if single else self.copy
+        index = Index(folder, f".{self.copy.name}{_INDEX}" if single else _INDEX)
         if single:
             found = {self.copy.name: found[""]}
-        folder.mkdir(parents=True, exist_ok=True)
-        index = self._index(folder, single)
-        for name in index.keys() - found.keys():
-            (folder / name).unlink(missing_ok=True)
-            del index[name]
+        for name in index.entries.keys() - found.keys():
+            index.delete(name)
         wanted = [
             name
             for name, version in found.items()
-            if name not in index or index[name].version != version or not (folder / name).is_file()
+            if not index.has(name, version) or not (folder / name).is_file()
         ]
+        self.bring({name: found[name] for name in wanted}, index, single=single)
+        return self.copy
+
+    def bring(self, wanted: dict[str, Version], index: "Index", *, single: bool = False) -> None:
+        """Replaces files of the copy by what the bucket holds; raises InputError as `fetch`.
+
+        Args:
+            wanted: their names and versions.
+            index: of the copy.
+            single: whether the address is that of an object.
+        """
+        folder = index.folder
+        folder.mkdir(parents=True, exist_ok=True)
         with self._reached(), temporary.folder(folder, "fetch") as part:
 
             def bring(job: tuple[int, str]) -> None:
@@ -106,59 +119,56 @@ class Bucket:
                 self._store.get_file(key, str(part / str(i)))
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (part / str(i)).replace(folder / name)
-                index[name] = Entry(found[name], stamp_of(folder / name))
+                index.entries[name] = Entry(wanted[name], stamp_of(folder / name))
 
-            _all_at_once(bring, list(enumerate(wanted)), f"from {self.address}")
-        self._write_index(index, folder, single)
-        return self.copy
+            try:
+                _all_at_once(bring, list(enumerate(wanted)), f"from {self.address}")
+            finally:  # what has come need not come again
+                index.write()
 
-    def written(self) -> dict[str, Stamp]:
-        """The files of the copy that the bucket held when they last met, by their stamps then."""
-        return {name: entry.stamp for name, entry in self._index(self.copy, False).items()}
+    def send(self, name: str) -> Version | None:
+        """Writes a file of the copy to the bucket, as a whole, as stores do.
 
-    def send(self, names: list[str]) -> None:
-        """Writes files of the copy to the bucket, in this order.
-
-        Each object is replaced as a whole, as stores do.
+        Returns:
+            The object's version; None: the file is gone meanwhile.
 
         Raises:
             InputError: the address cannot be reached or written to.
         """
+        key = f"{self._root}/{name}"
         with self._reached():
-            for name in names:
-                if (self.copy / name).exists():  # else it was deleted meanwhile
-                    self._store.put_file(str(self.copy / name), f"{self._root}/{name}")
+            try:
+                self._store.put_file(str(self.copy / name), key)
+            except FileNotFoundError:
+                if (self.copy / name).exists():  # it is the bucket that is not there
+                    raise
+                return None
+            self._store.invalidate_cache()
+            return _version(self._store.info(key))
 
-    def delete(self, names: list[str]) -> None:
-        """Deletes objects; raises InputError as `send`."""
+    def delete(self, names: Iterable[str]) -> None:
+        """Deletes objects, as far as they are there; raises InputError as `send`."""
         with self._reached():
             for name in names:
-                if self._store.exists(f"{self._root}/{name}"):
+                with contextlib.suppress(FileNotFoundError):
                     self._store.rm_file(f"{self._root}/{name}")
 
-    def note(self, stamps: dict[str, Stamp]) -> None:
-        """Notes that the bucket holds the copy as it was at these stamps.
+    def listed(self) -> dict[str, Version]:
+        """The objects by their names below the address; "" is one at the address itself.
+
+        What marks a folder, is hidden, or would lead out of the copy's folder is left out.
 
         Raises:
-            InputError: as `send`.
+            InputError: the address cannot be reached.
         """
-        found = self._listed()
-        index = {name: Entry(found[name], stamp) for name, stamp in stamps.items() if name in found}
-        self._write_index(index, self.copy, single=False)
-
-    def _listed(self) -> dict[str, Version]:
-        """The objects by their names below the address; "" is one at the address itself."""
         with self._reached():
             self._store.invalidate_cache()
             found = self._store.find(self._root, detail=True)
         objects = {}
         for key, info in found.items():
-            name = key[len(self._root) :].lstrip("/")
-            # What marks a folder, is not ours, or would lead out of the copy's folder: "..".
-            if key.endswith("/") or is_hidden(PurePosixPath(name)):
-                continue
-            tag = next((str(info[field]) for field in _TAGS if info.get(field)), "")
-            objects[name] = (int(info.get("size") or 0), tag)
+            name = "" if key == self._root else key.removeprefix(f"{self._root}/")
+            if name != key and not key.endswith("/") and not _is_strange(name):
+                objects[name] = _version(info)
         return objects
 
     @contextmanager
@@ -172,22 +182,46 @@ class Bucket:
             reason = one_line(error)[:300]
             raise InputError(f"{self.address} cannot be reached or used: {reason}") from error
 
-    def _index_name(self, single: bool) -> str:
-        return f".{self.copy.name}{_INDEX}" if single else _INDEX
 
-    def _index(self, folder: Path, single: bool) -> dict[str, Entry]:
-        """What the copy holds, as far as that is known."""
-        try:
-            held = json.loads((folder / self._index_name(single)).read_bytes())
-            return {
+class Index:
+    """What the files of a copy were when they and the bucket last met, as far as that is known.
+
+    Attributes:
+        folder: of the copy.
+        entries: by the files' names.
+    """
+
+    def __init__(self, folder: Path, name: str = _INDEX):
+        self.folder, self._file = folder, folder / name
+        self.entries: dict[str, Entry] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            held = json.loads(self._file.read_bytes())
+            self.entries = {
                 name: Entry((int(size), str(tag)), (int(changed), int(length)))
                 for name, ((size, tag), (changed, length)) in held.items()
             }
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
 
-    def _write_index(self, index: dict[str, Entry], folder: Path, single: bool) -> None:
-        write_atomically(folder / self._index_name(single), json.dumps(index))
+    def has(self, name: str, version: Version) -> bool:
+        """Whether this version of an object has been here."""
+        return name in self.entries and self.entries[name].version == version
+
+    def delete(self, name: str) -> None:
+        """Deletes a file of the copy, and the folders that it leaves empty."""
+        self.entries.pop(name, None)
+        file = self.folder / name
+        file.unlink(missing_ok=True)
+        for parent in file.relative_to(self.folder).parents[:-1]:
+            with contextlib.suppress(OSError):
+                (self.folder / parent).rmdir()
+
+    def write(self) -> None:
+        """Writes the index; raises OSError."""
+        write_atomically(self._file, json.dumps(self.entries))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has been written, and nobody has deleted it."""
+        return self._file.is_file()
 
 
 def address_of(path: Path) -> str | None:
@@ -202,12 +236,30 @@ def stamp_of(file: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size
 
 
-def is_hidden(name: PurePosixPath | Path) -> bool:
-    """Whether a name below the address is of what is never in the bucket."""
-    return any(part.startswith(".") for part in name.parts)
+def stamps(folder: Path) -> dict[str, Stamp]:
+    """All files in a folder by their stamps now, but for hidden ones, which stay here."""
+    found = {}
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    path = Path(root, name)
+                    found[path.relative_to(folder).as_posix()] = stamp_of(path)
+    return found
 
 
-def _all_at_once(function: Any, jobs: list[Any], label: str) -> None:
+def _version(info: dict[str, Any]) -> Version:
+    tag = next((str(info[field]) for field in _TAGS if info.get(field)), "")
+    return int(info.get("size") or 0), tag
+
+
+def _is_strange(name: str) -> bool:
+    """Whether a name is hidden, or would lead out of the folder that it is in: ".."."""
+    return "\\" in name or any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _all_at_once(function: Callable[[Any], None], jobs: list[Any], label: str) -> None:
     """Calls a function of each job, some at a time."""
     from tqdm.auto import tqdm
 

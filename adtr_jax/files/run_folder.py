@@ -50,7 +50,10 @@ def claim(directory: Path, run: Mapping[str, Any], *, retrain: bool) -> None:
             )
     elif any((directory / part).exists() for part in PARTS):
         raise InputError(f"{directory}: holds parts of a run without its {CLAIM}; {remedy}")
-    write_atomically(file, json.dumps(run, indent=2) + "\n")
+    content = json.dumps(run, indent=2) + "\n"
+    # A file that changes says that a new run has begun.
+    if not file.exists() or file.read_text("utf-8", errors="replace") != content:
+        write_atomically(file, content)
 
 
 def read_timings(directory: Path) -> dict[str, float]:

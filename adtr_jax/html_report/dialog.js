@@ -13,9 +13,9 @@ function outlines(image) {
 }
 
 function describe(image) {
-  const words = [verdictOf(image), `${image.product ? "" : "raw "}score ${short(image.score)}`];
+  const words = [verdictOf(image), `${several ? "" : "raw "}score ${short(image.score)}`];
   if (image.product) words.push(image.product);
-  else if (calibration.length) words.push(`p = ${Number(pValue(image.score).toPrecision(2))}`);
+  if (calibration.length && !several) words.push(`p = ${Number(pValue(image.score).toPrecision(2))}`);
   if (image.defect) words.push(image.label ? `defect: ${image.defect}` : "a good image");
   if (image.size) words.push(plural(image.boxes.length, "region"), image.size.join(" × "));
   return words.join(" · ");

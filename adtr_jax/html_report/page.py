@@ -90,6 +90,7 @@ def _described(results: FolderResults) -> dict[str, Any]:
         "model": card.model,
         "calibration": card.calibration,
         "threshold": card.threshold,
+        "score": card.score,
         "errors": results.errors,
         "facts": [
             [heading, [pair for pair in pairs.items() if pair[1] not in ("", None)]]

@@ -12,7 +12,7 @@ const good = scoresOf(0);
 const defective = scoresOf(1);
 const unknown = scoresOf(null);
 const calibration = ascending(data.calibration);
-const several = images.some((image) => image.product); // of which the scores are comparable ones
+const several = data.score === "score"; // products, whose raw scores cannot be compared
 const labelled = good.length + defective.length > 0;
 const total = good.length + defective.length + unknown.length;
 const ends = [good, defective, unknown, calibration].filter((scores) => scores.length);
