@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adtr_jax.config import PRESETS
 from adtr_jax.data import load_masks
 from adtr_jax.data.archive import Archive
+from adtr_jax.detectors.methods import PRESETS
 from adtr_jax.errors import InputError
 from experiments.folders import category, defaults
 from experiments.published import DataSet

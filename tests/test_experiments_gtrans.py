@@ -60,7 +60,7 @@ def test_a_study_of_the_evaluation_trains_once(common):
         (
             "mvtec",
             ["--method=gtran"],
-            "invalid choice 'gtran' for argument '--method'. Expected one of ('adtr', 'gtrans')",
+            "no method is called gtran: did you mean gtrans? There are: adtr, gtrans",
         ),
         ("mvtec", ["--method=gtrans", "--aligned"], "no option of python -m experiments.mvtec"),
         ("mvtec", ["--fusion=P6"], "no option of python -m experiments.mvtec is called --fusion"),

@@ -37,7 +37,7 @@ hosts.join(where.removeprefix("--hosts="))
 hosts.join = lambda where: None
 for data in [flag for flag in flags if flag.startswith("--data=")]:
     sys.argv[1:] = [flag for flag in flags if not flag.startswith("--data=")] + [data, "--hosts=x"]
-    status = main(mvtec.run, mvtec.defaults, mvtec.PRESETS, preset="paper", prog="mvtec")
+    status = main(mvtec.run, mvtec.defaults, preset="paper", prog="mvtec")
     print(f"status {status}", file=sys.stderr)
 """
 # A process that meets the others and then does something else for ever.

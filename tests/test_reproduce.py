@@ -285,7 +285,8 @@ def test_the_dry_run_says_what_and_how_long(data, tmp_path):
 
 
 def test_what_is_missing_is_said_with_its_size(tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    constants = pytest.importorskip("tensorflow_datasets.core.constants")
+    monkeypatch.setattr(constants, "DATA_DIR", str(tmp_path))  # read from the environment once
     (tmp_path / "resnet-34.safetensors").touch()
     networks = ("pixels", "resnet-18", "resnet-34", "efficientnet-b4", "efficientnet-lite0")
     needed = Needed(networks, tmp_path, ["grid"], ["cifar10", "cifar100"])
