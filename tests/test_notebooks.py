@@ -47,7 +47,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
 SMALLER = {
     "first_steps": ("max_steps=STEPS", "max_steps=STEPS, layers=(1, 2), depth=1"),
     "your_own_parts": ("--max_steps={STEPS}", "--max_steps={STEPS} --layers 1 2 --depth=1"),
-    "papers": ("--preset=fast", "--preset=fast --layers 1 2 --plus.variants=1"),
+    "papers": ("--image_size=128", "--image_size=64 --layers 1 2 --plus.variants=1 --pictures=1"),
 }
 SAID = {
     "first_steps": ("470 good cells to learn from; 431 to test on", "asked 10%, promised 9.5%"),
