@@ -381,4 +381,4 @@ def test_a_stopped_reproduction_goes_on_and_its_page_has_the_measured_numbers(
 
     other = call(*flags, "--epochs=5", module=MODULE)
     assert other.returncode == 2
-    assert "or of other options after --: choose another folder" in other.stderr
+    assert "or of other images or options after --: choose another" in other.stderr
