@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -53,3 +54,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real images are not at hand: no shared/data beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def soon_compiled() -> Iterator[None]:
+    """Programs need not be fast where compiling them is what takes the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

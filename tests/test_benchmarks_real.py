@@ -3,7 +3,6 @@
 import dataclasses
 from importlib.util import find_spec
 
-import jax
 import numpy as np
 import pytest
 from stripes import call, save, write_category
@@ -13,13 +12,7 @@ from adtr_jax.data import cifar
 from benchmarks import many_images, memory_bank, peers, real, time_to_auroc
 from benchmarks.time_to_auroc import TimeToAuroc
 
-
-@pytest.fixture(scope="module", autouse=True)
-def unoptimised():
-    """Compiling is what takes the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("soon_compiled")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import functools
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,12 +29,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def soon_compiled():
-    """For the numbers' sake programs need not be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("soon_compiled")
 
 
 @pytest.fixture(scope="module")

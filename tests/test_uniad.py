@@ -27,12 +27,7 @@ FEATURES = jnp.asarray(DRAWN)
 SEEDS = seeds(0, jnp.int32(4), jnp.arange(2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def soon_compiled():
-    """For the numbers' sake programs need not be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("soon_compiled")
 
 
 @pytest.mark.parametrize(("size", "layerwise"), [(3, False), (5, True)])

@@ -5,7 +5,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
 import pytest
 from stripes import SIDE, call, write_category
 
@@ -20,12 +19,7 @@ SMALL = [  # a detector that learns the stripes in a second
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def soon_compiled():
-    """For the numbers' sake programs need not be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("soon_compiled")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from adtr_jax import backbones, detectors
 from adtr_jax.api.model import Model
@@ -108,24 +108,32 @@ def fit(
         plain = Model(
             trained, None, (0.0, 1.0), false_alarms, threshold, about=about, licence=licence
         )
-        shown = good.products[np.any(held, axis=0)]
-        calibrated = {
-            name: dataclasses.replace(
-                plain.calibrated(maps[own], scores[own]),
-                about=about | {"sizes": [list(size) for size in good.sizes[i]]},
-                product=name,
-            )
-            for i, name in enumerate(good.names)
-            for own in [shown == i if len(good.names) > 1 else slice(None)]  # no copy of all
-        }
-        if len(calibrated) == 1:
-            (model,) = calibrated.values()
+        each = _calibrated(plain, good, good.products[np.any(held, axis=0)], maps, scores)
+        if len(each) == 1:
+            (model,) = each.values()
         else:
             recogniser = job.recogniser(kept, held)
-            model = dataclasses.replace(plain, products=calibrated, recogniser=recogniser)
+            model = dataclasses.replace(plain, products=each, recogniser=recogniser)
         if out is not None:
             model.save(Path(out).expanduser())
     return model
+
+
+def _calibrated(
+    model: Model,
+    good: GoodImages,
+    shown: Int[np.ndarray, "m"],
+    maps: Float[np.ndarray, "m s s"],
+    scores: Float[np.ndarray, "m"],
+) -> dict[str, Model]:
+    """The models of each product, by name; `shown` is the one of each score map and score."""
+    models = {}
+    for i, name in enumerate(good.names):
+        own = shown == i if len(good.names) > 1 else slice(None)  # no copy of all
+        made = model.calibrated(maps[own], scores[own])
+        about = model.about | {"sizes": [list(size) for size in good.sizes[i]]}
+        models[name] = dataclasses.replace(made, about=about, product=name)
+    return models
 
 
 def _require_sense(
