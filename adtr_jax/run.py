@@ -44,41 +44,6 @@ class Result(NamedTuple):
     scores: Float[np.ndarray, "m"]
 
 
-def train_and_evaluate(
-    task: Task,
-    weights: Path,
-    directory: Path,
-    *,
-    retrain: bool = False,
-    memory_limit: int | None = None,
-    keep_checkpoints: bool = False,
-    pictures: int | None = PICTURES,
-    results: Path | None = None,
-) -> Result:
-    """Trains on a category's normal images, evaluates on its test images, and writes the results.
-
-    A stopped run is resumed; a finished one is only evaluated again.
-
-    Args:
-        weights: the folder of converted backbone weights.
-        directory: for all that `run_folder.PARTS` lists.
-        retrain: delete what the directory holds of an earlier run, and train from the start.
-        memory_limit: bytes that cached features may take, on the host and on each device; larger
-            ones go to a folder beside `directory`. None: two fifths of the free memory.
-        keep_checkpoints: keep those of the training once the model is written.
-        pictures: as for `evaluated.write`.
-        results: for metrics, scores and pictures; None: `directory`, too.
-
-    Raises:
-        InputError: missing or damaged weights, or a directory that holds a run with other settings
-            or images.
-        Stopped: on Ctrl-C, after saving.
-    """
-    this = _Run(task, directory, memory_limit, keep_checkpoints, pictures)
-    detector = this.normal_only(weights, retrain=retrain)
-    return this.evaluated(detector, directory if results is None else results)
-
-
 class Trained(NamedTuple):
     """A detector, the file of its model, and the seconds per stage of its training."""
 
@@ -96,7 +61,23 @@ def train(
     memory_limit: int | None = None,
     keep_checkpoints: bool = False,
 ) -> Trained:
-    """Trains on normal images, as `train_and_evaluate` does, and evaluates nothing."""
+    """Trains on a category's normal images, and keeps the model in a folder.
+
+    A stopped run is resumed; of a finished one the model is read.
+
+    Args:
+        weights: the folder of converted backbone weights.
+        directory: for all that `run_folder.PARTS` lists.
+        retrain: delete what the directory holds of an earlier run, and train from the start.
+        memory_limit: bytes that cached features may take, on the host and on each device; larger
+            ones go to a folder beside `directory`. None: two fifths of the free memory.
+        keep_checkpoints: keep those of the training once the model is written.
+
+    Raises:
+        InputError: missing or damaged weights, or a directory that holds a run with other settings
+            or images.
+        Stopped: on Ctrl-C, after saving.
+    """
     this = _Run(task, directory, memory_limit, keep_checkpoints)
     detector = this.normal_only(weights, retrain=retrain)
     this.write_timings()
@@ -111,20 +92,20 @@ def evaluate(
     retrain: bool = False,
     pictures: int | None = PICTURES,
 ) -> Result:
-    """Evaluates a model on test images, and writes the results to a folder of their own.
+    """Evaluates a model on test images, and writes metrics, scores and pictures to a folder.
 
     Args:
-        trained: its file may lie anywhere but in `directory`.
-        directory: as for `train_and_evaluate`.
-        retrain: delete what the directory holds of another run.
+        directory: that of the model, or one of the results' own.
+        retrain: delete what the results' own directory holds of another run.
         pictures: as for `evaluated.write`.
 
     Raises:
         InputError: the directory holds another run.
     """
     this = _Run(task, directory, pictures=pictures, model=trained.file)
-    this.claim({"model": os.path.relpath(trained.file, directory)}, retrain=retrain)
-    return this.evaluated(trained.detector, directory)
+    if directory != trained.file.parent:
+        this.claim({"model": os.path.relpath(trained.file, directory)}, retrain=retrain)
+    return this.evaluated(trained.detector)
 
 
 def train_and_evaluate_plus(
@@ -145,14 +126,15 @@ def train_and_evaluate_plus(
         start: the images and settings of the normal-only model, and the folder of its run.
         anomalies: images that the model learns not to reconstruct.
         plus: the settings of the second training.
-        weights, memory_limit, keep_checkpoints, pictures: as in `train_and_evaluate`.
-        retrain: as in `train_and_evaluate` for `directory`; the normal-only model is kept.
+        weights, memory_limit, keep_checkpoints: as for `train`.
+        retrain: as for `train`, of `directory`; the normal-only model is kept.
+        pictures: as for `evaluated.write`.
 
     Returns:
         The results of ADTR and of ADTR+, on the same test images.
 
     Raises:
-        InputError, Stopped: as in `train_and_evaluate`.
+        InputError, Stopped: as from `train`.
     """
     task, normal_only = start
     if not isinstance(task.settings, AdtrSettings):
@@ -170,7 +152,7 @@ def train_and_evaluate_plus(
     fingerprint = task.fingerprint(weights) | anomalies.fingerprint() | {"normal_only_model": model}
     fingerprint |= {f"plus.{key}": value for key, value in dataclasses.asdict(plus).items()}
     this.claim(fingerprint, retrain=retrain)
-    result = this.evaluated(this.trained(improved), directory)
+    result = this.evaluated(this.trained(improved))
     return Result(metrics, before.timings, adtr, scores), result
 
 
@@ -304,8 +286,8 @@ class _Run:
         score = functools.partial(detector.scores_in_parts, mesh=self.mesh)
         return self.task.scored(score, self.cache.directory)
 
-    def evaluated(self, detector: Detector, directory: Path) -> Result:
-        """Scores the test images, and writes metrics, scores and pictures to a folder."""
+    def evaluated(self, detector: Detector) -> Result:
+        """Scores the test images, and writes metrics, scores and pictures to this folder."""
         with self.timed("scoring"):
             maps, scores = self.scored(detector)
         with self.timed("metrics"):
@@ -317,7 +299,7 @@ class _Run:
 
         with self.timed("pictures"):
             results = maps, scores, values
-            write(self.task, directory, *results, card=card, pictures=self.pictures)
+            write(self.task, self.directory, *results, card=card, pictures=self.pictures)
         self.write_timings()
         return Result(values, self.timings, detector, scores)
 

@@ -131,7 +131,7 @@ def total_steps(task: Task[AdtrSettings]) -> int:
 
 
 def trained(task: Task[AdtrSettings], backbone: Backbone) -> Detector:
-    """Trains as `run.train_and_evaluate` does, in a folder that is removed again."""
+    """Trains as `run.train` does, in a folder that is removed again."""
     with TemporaryDirectory() as temporary:
         directory = Path(temporary)
         return learn(

@@ -257,17 +257,18 @@ def _measured(
         print(f"{category.name}: {bit_depth.describe(task.settings.bits)}")
     if options.tsne:
         _ = task.required_masks  # before anything is trained
+    pictures = at_most(options.pictures)
     if chosen is None:
-        result = run.train_and_evaluate(
+        model = run.train(
             task,
             options.weights,
             first,
             retrain=options.retrain,
             memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
-            pictures=at_most(options.pictures),
-            results=directory,
         )
+        evaluated = run.evaluate(model, task, directory, retrain=options.retrain, pictures=pictures)
+        result = evaluated._replace(timings=model.timings | evaluated.timings)
     else:
         start = (task, first)
         normal_only, result = run.train_and_evaluate_plus(
@@ -279,7 +280,7 @@ def _measured(
             retrain=options.retrain,
             memory_limit=options.memory_limit,
             keep_checkpoints=options.keep_checkpoints,
-            pictures=at_most(options.pictures),
+            pictures=pictures,
         )
         kept.before[category.name] = normal_only.metrics
     return _noted(task, result, directory, options, kept)
