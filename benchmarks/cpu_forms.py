@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adtr_jax.command_line import guarded, parse
-from adtr_jax.devices.sharding import compiler_options, device_mesh
+from adtr_jax.devices.sharding import compiler_options
 from adtr_jax.nn import attention, convolution, layers
 from benchmarks import machine
 from benchmarks.rows import show
@@ -95,7 +95,7 @@ def measure(command: CpuForms) -> Iterator[tuple[str, ...]]:
 
 
 def _compiled(function: Callable[..., Any], arrays: Sequence[jax.Array]) -> Way:
-    program = jax.jit(function, compiler_options=compiler_options(device_mesh(1)))
+    program = jax.jit(function, compiler_options=compiler_options(jax.default_backend()))
     return lambda: jax.block_until_ready(program(*arrays))
 
 

@@ -28,7 +28,7 @@ from adtr_jax.detectors.scoring import image_score, score_map, token_scores
 from adtr_jax.detectors.standardisation import Standardisation
 from adtr_jax.detectors.token_positions import token_positions
 from adtr_jax.devices.loader import Shard
-from adtr_jax.devices.sharding import compiler_options, device_mesh
+from adtr_jax.devices.sharding import compiler_options
 from adtr_jax.errors import InputError
 from adtr_jax.evaluation import metrics
 from adtr_jax.evaluation.plots import LayerStudy
@@ -134,7 +134,7 @@ def fit(
         noted = {"error": value, **measure(nnx.merge(graph, params), batch)}
         return (optax.apply_updates(params, updates), opt_state), noted
 
-    @functools.partial(jax.jit, compiler_options=compiler_options(device_mesh(1)))
+    @functools.partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))
     def run(params: Any, x: Array, order: Array) -> Any:
         state = (params, optimiser.init(params))
         return jax.lax.scan(lambda state, index: one_step(state, x[index]), state, order)

@@ -10,7 +10,14 @@ import pytest
 
 from adtr_jax.config import AdtrSettings
 from adtr_jax.detectors import extraction
-from adtr_jax.devices.sharding import device_mesh, per_device, replicated, split, workers
+from adtr_jax.devices.sharding import (
+    compiler_options,
+    device_mesh,
+    per_device,
+    replicated,
+    split,
+    workers,
+)
 
 FLAG = "--xla_force_host_platform_device_count"
 
@@ -20,6 +27,11 @@ def test_a_cpu_gets_its_matrix_products_from_eigen():
     x = jnp.ones((4096, 256))
     text = program.lower(x, x[:256]).compile().as_text()
     assert " dot(" in text and "ynn" not in text
+
+
+def test_a_gpu_gets_its_matrix_products_from_cublas():
+    # Empty where this version of XLA, whose options are the same on all platforms, has none such.
+    assert compiler_options("gpu") == {"xla_gpu_enable_triton_gemm": False}
 
 
 @pytest.mark.parametrize(("size", "images"), [(32, 64), (160, 2), (256, 1), (1024, 1)])

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -102,30 +102,34 @@ def per_device(
             return function(*arguments)
 
     mapped = jax.shard_map(precise, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options(mesh))
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options(kind))
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """Returns the XLA options for the devices of a mesh.
+def compiler_options(kind: str) -> dict[str, str | bool]:
+    """Returns the XLA options for a kind of device: `cpu`, `gpu` or `tpu`.
 
     By default XLA's CPU backend would use YNNPACK, if it has it, for products and sums. For
     products that takes up to 1.7 times as long as Eigen, and in jaxlib 0.10.2 sums of more than
     32,768 rows are wrong (https://github.com/jax-ml/jax/issues/39103). It would also use only half
-    of AVX-512's vector width, with which a backbone takes a seventh longer.
+    of AVX-512's vector width, with which a backbone takes a seventh longer. Its GPU backend would
+    write, compile and time dozens of Triton kernels for every product, which keeps sixteen cores
+    busy for more than a minute, and Colab's two for a quarter of an hour: cuBLAS has its own.
     """
-    if not on_cpu(mesh):
-        return {}
-    return {name: value for name, value in _ON_CPU.items() if _has_option(name)}
+    options = _OPTIONS.get(kind, {})
+    return {name: value for name, value in options.items() if _has_option(name, value)}
 
 
-_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": "512"}
+_OPTIONS: Mapping[str, Mapping[str, str | bool]] = {
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": "512"},
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+}
 
 
 @functools.cache
-def _has_option(name: str) -> bool:
+def _has_option(name: str, value: str | bool) -> bool:
     """Returns whether this version of XLA has the option."""
     try:
-        jax.jit(lambda: 0, compiler_options={name: _ON_CPU[name]}).lower().compile()
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True
