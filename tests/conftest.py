@@ -35,8 +35,11 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the commands that they start, share what JAX compiles."""
     cache = Path(config.rootpath) / ".pytest_cache" / "jax"
+    # JAX has been imported and has read the environment, which is for the commands.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_num_cpu_devices", 2)  # as in the commands, whatever the machine
     # pytest-xdist would begin with the files of the most tests, which are the quickest.
     config.option.loadscopereorder = False
