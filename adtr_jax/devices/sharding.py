@@ -112,8 +112,8 @@ def compiler_options(kind: str) -> dict[str, str | bool]:
     products that takes up to 1.7 times as long as Eigen, and in jaxlib 0.10.2 sums of more than
     32,768 rows are wrong (https://github.com/jax-ml/jax/issues/39103). It would also use only half
     of AVX-512's vector width, with which a backbone takes a seventh longer. Its GPU backend would
-    write, compile and time dozens of Triton kernels for every product, which keeps sixteen cores
-    busy for more than a minute, and Colab's two for a quarter of an hour: cuBLAS has its own.
+    write, compile and time dozens of Triton kernels for every product, which takes twenty minutes
+    of the cores' time before the first step of a training: cuBLAS has its own.
     """
     options = _OPTIONS.get(kind, {})
     return {name: value for name, value in options.items() if _has_option(name, value)}
