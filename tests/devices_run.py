@@ -1,6 +1,6 @@
 """Loss curves of the same training on one and on eight simulated devices, as JSON.
 
-Run with JAX_ENABLE_X64=1 and XLA_FLAGS=--xla_force_host_platform_device_count=8.
+Run with JAX_ENABLE_X64=1 and JAX_NUM_CPU_DEVICES=8.
 """
 
 import json

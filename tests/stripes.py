@@ -39,11 +39,10 @@ def run(
     *arguments: str, module: str = "experiments.mvtec", devices: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own, on so many simulated devices."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.run(
         command(module, *arguments),
         cwd=ROOT,
-        env=os.environ | flags,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
         capture_output=True,
         text=True,
         timeout=600,

@@ -307,7 +307,7 @@ def test_a_run_deletes_only_what_it_wrote(data, common, tmp_path):
 def test_an_interrupted_command_ends_with_the_same_model(finished, common, tmp_path):
     flags = [common[0], f"--out={tmp_path}", *common[2:]]
     words = command("experiments.mvtec", "--category=stripes", *flags)
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "stripes/log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):

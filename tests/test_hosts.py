@@ -79,7 +79,7 @@ def pair(
                 f"--hosts=localhost:{port},{index}/2",
             ],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
