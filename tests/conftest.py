@@ -69,7 +69,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="module")
 def optimised() -> Iterator[None]:
     """Programs are compiled as users' are: large ones, or those whose rounding is measured."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
