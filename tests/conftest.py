@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the commands that they start, compile soon and share what is compiled.
 
     Most programs here are small and run once. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles
-    all of them as users do, and takes a third longer.
+    all of them as users do, and takes a tenth longer.
     """
     cache = Path(config.rootpath) / ".pytest_cache" / "jax"
     # JAX has been imported and has read the environment, which is for the commands.
