@@ -33,18 +33,11 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets all tests, and the commands that they start, compile soon and share what is compiled.
-
-    Most programs here are small and run once. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles
-    all of them as users do, and takes a tenth longer.
-    """
+    """Lets all tests, and the commands that they start, share what JAX compiles."""
     cache = Path(config.rootpath) / ".pytest_cache" / "jax"
     # JAX has been imported and has read the environment, which is for the commands.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    soon = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
-    jax.config.update("jax_disable_most_optimizations", soon)
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_num_cpu_devices", 2)  # as in the commands, whatever the machine
@@ -67,9 +60,8 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="module")
-def optimised() -> Iterator[None]:
-    """Programs are compiled as users' are: large ones, or those whose rounding is measured."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
+def soon_compiled() -> Iterator[None]:
+    """Programs need not be fast where compiling them is what takes the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)

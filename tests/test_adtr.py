@@ -10,8 +10,6 @@ from adtr_jax.models import losses
 from adtr_jax.models.adtr import ADTR
 from adtr_jax.nn.dropout import dropout, seeds
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def _count(model: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -1,6 +1,7 @@
 """The EfficientNets: sizes, parity with the PyTorch packages, loading, platform of the lowering."""
 
 import functools
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,6 @@ SIZES = {
     "efficientnet-lite3": (8_197_096, (0, 3, 6, 16, 23), (24, 32, 48, 136, 384)),
     "efficientnet-lite4": (13_006_568, (0, 4, 8, 20, 29), (24, 32, 56, 160, 448)),
 }
-
-pytestmark = pytest.mark.usefixtures("optimised")
 
 
 def test_names_are_those_with_pinned_sizes():
@@ -213,8 +212,7 @@ def random_images(size: int, batch: int = 1) -> np.ndarray:
 @pytest.mark.parametrize(
     "name, size",
     [
-        *(("efficientnet-b0", size) for size in (32, 224, 256, 512)),
-        *(("efficientnet-b4", size) for size in (256, 512)),
+        *itertools.product(["efficientnet-b0", "efficientnet-b4"], [32, 224, 256, 512]),
         ("efficientnet-lite3", 256),
     ],
 )

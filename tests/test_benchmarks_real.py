@@ -12,6 +12,8 @@ from adtr_jax.data import cifar
 from benchmarks import many_images, memory_bank, peers, real, time_to_auroc
 from benchmarks.time_to_auroc import TimeToAuroc
 
+pytestmark = pytest.mark.usefixtures("soon_compiled")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -13,8 +13,6 @@ from adtr_jax.nn.convolution import convolution
 from adtr_jax.nn.dropout import seeds
 from adtr_jax.nn.layers import dense, global_mean, layer_norm, product, swish
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def arrays(*shapes, seed=0):
     rng = np.random.default_rng(seed)

@@ -15,8 +15,6 @@ RESNET34 = (64, 128, 256)
 LITE2 = (24, 48, 120)
 SIDES = (12, 6, 3)
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def _count(model):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

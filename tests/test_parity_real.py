@@ -15,8 +15,6 @@ torch = pytest.importorskip("torch")
 
 PALACE = 698  # ImageNet's class of the photograph china.jpg
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def photographs(size: int) -> np.ndarray:
     """Two photographs, whole and a central square, RGB, [4, size, size, 3]."""

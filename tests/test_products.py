@@ -29,6 +29,9 @@ FLAGS = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("soon_compiled")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Bright stripes and dark ones, which are noisier and of another size, in MVTec layout."""

@@ -30,8 +30,6 @@ SIZES = {
     "wide-resnet-50-2": (68_883_240, (64, 256, 512, 1024, 2048)),
 }
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def test_names_are_those_with_pinned_sizes():
     assert tuple(SIZES) == tuple(LAYOUTS)

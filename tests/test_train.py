@@ -83,7 +83,6 @@ def curves() -> dict[str, tuple[list[float], list[float]]]:
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "1",
         "JAX_NUM_CPU_DEVICES": "8",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # float64 takes longer to compute than to compile
     }
     result = subprocess.run(
         script("devices_run.py"),

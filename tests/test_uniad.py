@@ -27,6 +27,9 @@ FEATURES = jnp.asarray(DRAWN)
 SEEDS = seeds(0, jnp.int32(4), jnp.arange(2))
 
 
+pytestmark = pytest.mark.usefixtures("soon_compiled")
+
+
 @pytest.mark.parametrize(("size", "layerwise"), [(3, False), (5, True)])
 def test_reconstruction_and_gradient_are_those_in_pytorch(size, layerwise):
     torch = pytest.importorskip("torch")

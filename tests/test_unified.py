@@ -19,6 +19,9 @@ SMALL = [  # a detector that learns the stripes in a second
 ]
 
 
+pytestmark = pytest.mark.usefixtures("soon_compiled")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Two categories of stripes, the second one without masks, and one without defects."""
